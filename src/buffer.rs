@@ -1,0 +1,191 @@
+//! What a connection has unfinished: the inbox (the rest of what came) and the outbox (what is still to be written), behind
+//! one box that an idle connection does not own, and the pool those boxes come from. Touches memory only.
+
+use crate::limits::Limits;
+use crate::time::Moment;
+use std::fmt;
+
+/// Bytes in order: added at the back, taken from the front, always readable as one slice.
+///
+/// ```
+/// use oneloop::buffer::Queue;
+///
+/// let mut queue = Queue::default();
+/// queue.push(b"hello");
+/// queue.consume(2);
+/// assert_eq!(queue.as_slice(), b"llo");
+/// ```
+#[derive(Debug, Default)]
+pub struct Queue {
+    bytes: Vec<u8>,
+    /// `bytes[..head]` has been taken already; `head <= bytes.len()`.
+    head: usize,
+}
+
+impl Queue {
+    /// What waits, oldest byte first.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.head..]
+    }
+
+    /// How many bytes wait.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.head
+    }
+
+    /// Whether none do.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds `more` at the back.
+    pub fn push(&mut self, more: &[u8]) {
+        let would_grow = more.len() > self.bytes.capacity() - self.bytes.len();
+        // Moving costs at most as many bytes as were taken since the last move: constant per byte, and the vector stays
+        // within twice what waits.
+        if would_grow && self.head >= self.len() {
+            self.bytes.copy_within(self.head.., 0);
+            self.bytes.truncate(self.len());
+            self.head = 0;
+        }
+        self.bytes.extend_from_slice(more);
+    }
+
+    /// Takes `count` bytes from the front; all of them, if there are fewer.
+    pub fn consume(&mut self, count: usize) {
+        self.head += count.min(self.len());
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
+    /// Drops everything, but keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.head = 0;
+    }
+}
+
+impl fmt::Write for Queue {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// All that a connection has unfinished.
+#[derive(Debug)]
+pub(crate) struct Buffers {
+    /// Input that the machine has not consumed.
+    pub(crate) inbox: Queue,
+    /// Output that the kernel has not taken.
+    pub(crate) outbox: Queue,
+    /// When the kernel last took some of it, or when it began to wait.
+    pub(crate) progress: Moment,
+    /// Went above the high mark and has not fallen below the low one since.
+    pub(crate) choked: bool,
+    /// The inbox holds input that the machine left because the outbox was full, not because it is unfinished.
+    pub(crate) held: bool,
+    /// Inbox and outbox bytes as last told to the `Ledger`.
+    booked: (usize, usize),
+}
+
+impl Buffers {
+    fn new() -> Buffers {
+        Buffers { inbox: Queue::default(), outbox: Queue::default(), progress: Moment::START, choked: false, held: false, booked: (0, 0) }
+    }
+}
+
+/// Where boxes come from and go to, and the sum of what all of them hold.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    // Boxed because a stream holds a box: taking one must not move 100 bytes.
+    #[allow(clippy::vec_box)]
+    free: Vec<Box<Buffers>>,
+    /// Bytes in all inboxes.
+    pub(crate) inboxes: usize,
+    /// Bytes in all outboxes.
+    pub(crate) outboxes: usize,
+}
+
+impl Pool {
+    pub(crate) fn new() -> Pool {
+        Pool { free: Vec::new(), inboxes: 0, outboxes: 0 }
+    }
+
+    /// All queued bytes together.
+    pub(crate) fn queued(&self) -> usize {
+        self.inboxes + self.outboxes
+    }
+
+    /// An empty box.
+    pub(crate) fn take(&mut self) -> Box<Buffers> {
+        self.free.pop().unwrap_or_else(|| Box::new(Buffers::new()))
+    }
+
+    /// Takes note of what `buffers` holds now.
+    pub(crate) fn book(&mut self, buffers: &mut Buffers) {
+        let now = (buffers.inbox.len(), buffers.outbox.len());
+        self.inboxes = self.inboxes - buffers.booked.0 + now.0;
+        self.outboxes = self.outboxes - buffers.booked.1 + now.1;
+        buffers.booked = now;
+    }
+
+    /// Takes a box back, whatever is in it.
+    pub(crate) fn give_back(&mut self, mut buffers: Box<Buffers>, limits: &Limits) {
+        buffers.inbox.clear();
+        buffers.outbox.clear();
+        self.book(&mut buffers);
+        (buffers.choked, buffers.held) = (false, false);
+        let largest = buffers.inbox.bytes.capacity().max(buffers.outbox.bytes.capacity());
+        if largest <= limits.pool_keep_bytes && self.free.len() < limits.pool_boxes {
+            self.free.push(buffers);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_keeps_order_and_stays_within_twice_what_waits() {
+        let mut queue = Queue::default();
+        let (mut next_in, mut next_out) = (0u32, 0u32);
+        for round in 0..10_000usize {
+            for _ in 0..round % 7 {
+                queue.push(&next_in.to_be_bytes());
+                next_in += 1;
+            }
+            for _ in 0..round % 5 {
+                if let Some(head) = queue.as_slice().first_chunk::<4>() {
+                    assert_eq!(u32::from_be_bytes(*head), next_out);
+                    next_out += 1;
+                    queue.consume(4);
+                }
+            }
+            assert_eq!(queue.len(), (next_in - next_out) as usize * 4);
+            assert!(queue.bytes.len() <= 2 * queue.len().max(queue.bytes.capacity() / 2));
+        }
+        assert!(next_out > 10_000);
+    }
+
+    #[test]
+    fn the_pool_books_every_byte_and_forgets_it_when_the_box_comes_back() {
+        let (mut pool, limits) = (Pool::new(), Limits::default());
+        let mut one = pool.take();
+        one.inbox.push(b"abc");
+        one.outbox.push(b"de");
+        pool.book(&mut one);
+        one.outbox.consume(1);
+        pool.book(&mut one);
+        assert_eq!((pool.inboxes, pool.outboxes, pool.queued()), (3, 1, 4));
+        pool.give_back(one, &limits);
+        assert_eq!(pool.queued(), 0);
+        assert_eq!(pool.free.len(), 1);
+        let mut large = pool.take();
+        large.outbox.push(&vec![0; limits.pool_keep_bytes + 1]);
+        pool.give_back(large, &limits);
+        assert_eq!(pool.free.len(), 0, "a box that grew is not kept");
+    }
+}

@@ -1,0 +1,110 @@
+//! Why a connection ends: one enum whose word is the same in the log, in the metrics and in what the peer is told.
+//! Touches nothing.
+
+use crate::limits::Limits;
+use std::fmt;
+
+/// Why a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Close {
+    /// The peer closed, or asked to.
+    Bye,
+    /// No byte was received for the idle timeout.
+    Idle,
+    /// The peer was owed bytes and took none for the write timeout.
+    Stalled,
+    /// A line or message over its limit.
+    TooLong,
+    /// A limit on connections was reached.
+    Full,
+    /// Unfinished lines fill their share of the memory budget. The word is `full` too.
+    MemoryFull,
+    /// Not what this service speaks.
+    Protocol,
+    /// The server stops.
+    Shutdown,
+    /// The system said so; the log has its words.
+    Error,
+}
+
+impl Close {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Close; 9] = [
+        Close::Bye,
+        Close::Idle,
+        Close::Stalled,
+        Close::TooLong,
+        Close::Full,
+        Close::MemoryFull,
+        Close::Protocol,
+        Close::Shutdown,
+        Close::Error,
+    ];
+
+    /// The one word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Close::Bye => "bye",
+            Close::Idle => "idle",
+            Close::Stalled => "stalled",
+            Close::TooLong => "too_long",
+            Close::Full | Close::MemoryFull => "full",
+            Close::Protocol => "protocol",
+            Close::Shutdown => "shutdown",
+            Close::Error => "error",
+        }
+    }
+
+    /// The sentence that a person is told after the word, with the limit in it.
+    ///
+    /// ```
+    /// use oneloop::{close::Close, limits::Limits};
+    ///
+    /// let told = format!("ERROR {}: {}", Close::TooLong.word(), Close::TooLong.sentence(&Limits::default()));
+    /// assert_eq!(told, "ERROR too_long: line longer than 65536 bytes");
+    /// ```
+    pub fn sentence(self, limits: &Limits) -> impl fmt::Display + '_ {
+        Sentence { close: self, limits }
+    }
+}
+
+impl fmt::Display for Close {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+struct Sentence<'a> {
+    close: Close,
+    limits: &'a Limits,
+}
+
+impl fmt::Display for Sentence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limits = self.limits;
+        match self.close {
+            Close::Bye => write!(f, "goodbye"),
+            Close::Idle => write!(f, "nothing received for {:?}", limits.idle_timeout.unwrap_or_default()),
+            Close::Stalled => write!(f, "nothing taken for {:?}", limits.write_timeout),
+            Close::TooLong => write!(f, "line longer than {} bytes", limits.max_line_bytes),
+            Close::Full => write!(f, "{} connections", limits.max_connections),
+            Close::MemoryFull => write!(f, "unfinished lines fill {} bytes", limits.memory_bytes / 2),
+            Close::Protocol => write!(f, "not what this service speaks"),
+            Close::Shutdown => write!(f, "the server stops"),
+            Close::Error => write!(f, "the system said so"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_stands_at_its_own_number() {
+        for (number, close) in Close::ALL.into_iter().enumerate() {
+            assert_eq!(close as usize, number);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! A small server that does everything on one thread and one poll loop, and that loop as a library.
+//!
+//! An embedding program writes a [`Protocol`](protocol::Protocol), which knows bytes and moments and neither sockets nor
+//! clocks, and hands it to a [`Reactor`](reactor::Reactor) together with a listener:
+//!
+//! ```
+//! use oneloop::net::mio::{MioNet, listen};
+//! use oneloop::protocol::{Context, Protocol};
+//! use oneloop::{limits::Limits, reactor::Reactor};
+//!
+//! /// Shouts back; a `.` stops the server.
+//! struct Shout;
+//!
+//! impl Protocol for Shout {
+//!     fn bytes(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> usize {
+//!         context.outbox.push(&bytes.to_ascii_uppercase());
+//!         if bytes.contains(&b'.') {
+//!             context.stop();
+//!         }
+//!         bytes.len()
+//!     }
+//! }
+//!
+//! fn main() -> std::io::Result<()> {
+//!     let limits = Limits::default();
+//!     let listener = listen("127.0.0.1:0".parse().unwrap(), &limits)?;
+//!     # let address = listener.local_addr()?;
+//!     # let client = std::thread::spawn(move || -> std::io::Result<String> {
+//!     #     use std::io::{Read, Write};
+//!     #     let (mut stream, mut answer) = (std::net::TcpStream::connect(address)?, String::new());
+//!     #     stream.write_all(b"that is all.")?;
+//!     #     stream.shutdown(std::net::Shutdown::Write)?;
+//!     #     stream.read_to_string(&mut answer)?;
+//!     #     Ok(answer)
+//!     # });
+//!     let mut reactor = Reactor::new(MioNet::new(&limits)?, limits);
+//!     reactor.listen("shout", listener, || Box::new(Shout))?;
+//!     reactor.run()?;
+//!     # assert_eq!(client.join().unwrap()?, "THAT IS ALL.");
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The loop itself is described in [`reactor`], the machines' contract in [`protocol`], and every bound in [`limits`].
+//!
+//! # Layout
+//!
+//! A file imports only files above it in this list; there are no circles.
+//!
+//! | file | purpose |
+//! |---|---|
+//! | `time.rs` | `Moment`, the only point in time outside `net/mio.rs` |
+//! | `limits.rs` | every bound, with its default, unit and reason |
+//! | `close.rs` | why a connection ends: one enum, one word each |
+//! | `buffer.rs` | a byte queue, the box of unfinished input and output, and its pool |
+//! | `slots.rs` | the slab: the key finds, the serial proves |
+//! | `timers.rs` | lazy deadline heap |
+//! | `metrics.rs` | plain counters, and their text |
+//! | `wire/` | codecs: `line.rs` |
+//! | `protocol.rs` | the contract of the machines |
+//! | `protocol/` | the machines: `echo.rs`, `datagram.rs` |
+//! | `services.rs` | the registry: one line per service |
+//! | `net.rs` | the one seam to the world, as a trait |
+//! | `net/mio.rs` | the only file that names mio or the system's clock |
+//! | `reactor.rs` | the loop; `reactor/stream.rs`, `slot.rs` and `notices.rs` are what it keeps in its slots and says in the log |
+//! | `config.rs` | the command line into one `Config` |
+//! | `logging.rs` | env_logger, on a standard error that never blocks |
+//! | `main.rs`, `commands/` | the program: parse, bind, run |
+
+pub mod time;
+
+pub mod limits;
+
+pub mod close;
+
+pub mod buffer;
+
+pub mod slots;
+
+pub mod timers;
+
+pub mod metrics;
+
+pub mod wire;
+
+pub mod protocol;
+
+pub mod net;
+
+pub mod reactor;

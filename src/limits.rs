@@ -1,0 +1,150 @@
+//! Every bound of the program in one struct, each with its default, its unit and its reason. Touches nothing.
+//! Zero never means infinite: what can be switched off is an `Option`.
+
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// What may grow, wait or repeat, and how far.
+///
+/// The defaults fit a small server; the simulation runs with tiny ones, so that every mark is crossed. Sizes are in
+/// bytes, the rest in the unit that the name says.
+///
+/// ```
+/// use oneloop::limits::Limits;
+///
+/// let limits = Limits { max_line_bytes: 1024, ..Limits::default() };
+/// assert_eq!(limits.check(), Ok(()));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections served at once, over all services. Default 10,000: what one board or one test run needs, at about a megabyte.
+    pub max_connections: usize,
+    /// Connections over that limit that may be told so and linger at once. Default 256; one more is closed without lingering.
+    pub max_refused: usize,
+    /// Connections the kernel may complete before we accept them, a listener. Default 1,024; the kernel has a limit of its own (`somaxconn`).
+    pub backlog: u32,
+    /// Connections accepted a turn, a listener. Default 64: under a millisecond, so that a connect storm starves nobody.
+    pub accept_budget: usize,
+    /// How long to wait when no descriptor was left for `accept`. Default 100 ms: no spin, and nobody waits noticeably.
+    pub accept_retry: Duration,
+    /// Bytes read a turn, a connection; also the size of the one read buffer. Default 64 KiB: one system call takes what a
+    /// socket's default window holds, and a flooder gets no more of a turn than that.
+    pub read_budget_bytes: usize,
+    /// The same while the memory budget is used up. Default 1 KiB: whoever is owed nothing goes on, and nobody adds much.
+    pub lean_read_bytes: usize,
+    /// The longest line, without its end. Default 64 KiB; a longer one closes the connection, `too_long`.
+    pub max_line_bytes: usize,
+    /// From here on a connection's outbox stops it from being read. Default 256 KiB: several reads' worth of answers.
+    pub outbox_high_bytes: usize,
+    /// Below this it is read again. Default 64 KiB: low enough that reading is not switched on and off for every write.
+    pub outbox_low_bytes: usize,
+    /// All queued bytes together, inboxes and outboxes. Default 64 MiB; above it nobody who is owed bytes is read. Unfinished
+    /// input may be half of it: a connection that would add more while it is owed nothing is closed, `full`.
+    pub memory_bytes: usize,
+    /// Emptied buffers kept for the next connection that needs one. Default 64, more than one turn has in use at once.
+    pub pool_boxes: usize,
+    /// The largest buffer worth keeping. Default 64 KiB, one read's worth; 64 of them are 8 MiB at the very most.
+    pub pool_keep_bytes: usize,
+    /// The largest datagram taken. Default 8 KiB: beyond any Ethernet frame and any DNS answer; a larger one is dropped and counted.
+    pub max_datagram_bytes: usize,
+    /// Datagrams taken a turn, a socket. Default 256: under a millisecond.
+    pub datagram_budget: usize,
+    /// The receive buffer to ask the kernel for, a UDP socket. Default 4 MiB: the buffer is where datagrams are lost.
+    pub udp_buffer_bytes: usize,
+    /// Datagrams echoed to one address beyond loopback a second. Default 20: a reflector must not be worth abusing.
+    pub echo_replies_per_second: u32,
+    /// Addresses counted for that within one second; further ones get no echo. Default 1,024, about 64 KiB.
+    pub echo_sources: usize,
+    /// A connection from which nothing came for this long is closed, `idle`. Default `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// A connection that is owed bytes and took none for this long is closed, `stalled`. Default 10 s.
+    pub write_timeout: Duration,
+    /// How long a connection that we ended is still read, so that unread input does not destroy the last answer. Default 2 s.
+    pub linger: Duration,
+    /// Lingering ends early when nothing came for this long. Default 200 ms: `nc` keeps its side open after our end.
+    pub linger_quiet: Duration,
+    /// How long a stop may take. Default 10 s, what service managers grant.
+    pub drain: Duration,
+    /// A log message of one kind comes at most once in this time. Default 5 s.
+    pub log_repeat: Duration,
+    /// Readiness events taken from the kernel at once, at the start; doubled when they come back full. Default 1,024.
+    pub events: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_connections: 10_000,
+            max_refused: 256,
+            backlog: 1024,
+            accept_budget: 64,
+            accept_retry: Duration::from_millis(100),
+            read_budget_bytes: 64 * KIB,
+            lean_read_bytes: KIB,
+            max_line_bytes: 64 * KIB,
+            outbox_high_bytes: 256 * KIB,
+            outbox_low_bytes: 64 * KIB,
+            memory_bytes: 64 * MIB,
+            pool_boxes: 64,
+            pool_keep_bytes: 64 * KIB,
+            max_datagram_bytes: 8 * KIB,
+            datagram_budget: 256,
+            udp_buffer_bytes: 4 * MIB,
+            echo_replies_per_second: 20,
+            echo_sources: 1024,
+            idle_timeout: None,
+            write_timeout: Duration::from_secs(10),
+            linger: Duration::from_secs(2),
+            linger_quiet: Duration::from_millis(200),
+            drain: Duration::from_secs(10),
+            log_repeat: Duration::from_secs(5),
+            events: 1024,
+        }
+    }
+}
+
+impl Limits {
+    /// Descriptors that are not connections: the standard streams, the poll, the signal pipe, the listeners, the log, and a few
+    /// connections that are being told that the server is full. 16.
+    pub const DESCRIPTOR_RESERVE: usize = 16;
+
+    /// The longest log line, in bytes: 4,096, what a pipe takes whole or not at all (`PIPE_BUF`).
+    pub const LOG_LINE_BYTES: usize = 4096;
+
+    /// Whether the bounds fit each other.
+    ///
+    /// # Errors
+    /// One sentence that names the two that do not.
+    pub fn check(&self) -> Result<(), &'static str> {
+        // Each inequality is what some loop relies on to make progress.
+        let must = [
+            (1 <= self.max_connections, "max_connections must be at least 1"),
+            (1 <= self.accept_budget, "accept_budget must be at least 1"),
+            (1 <= self.datagram_budget, "datagram_budget must be at least 1"),
+            (1 <= self.events, "events must be at least 1"),
+            (1 <= self.lean_read_bytes, "lean_read_bytes must be at least 1"),
+            (self.lean_read_bytes <= self.read_budget_bytes, "lean_read_bytes must not exceed read_budget_bytes"),
+            (self.outbox_low_bytes < self.outbox_high_bytes, "outbox_low_bytes must be below outbox_high_bytes"),
+            (1 <= self.max_line_bytes, "max_line_bytes must be at least 1"),
+            (2 * self.max_line_bytes <= self.memory_bytes, "memory_bytes must hold at least two lines of max_line_bytes"),
+            (self.linger_quiet <= self.linger, "linger_quiet must not exceed linger"),
+        ];
+        must.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, sentence)| Err(sentence))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_fit_each_other_and_a_contradiction_is_named() {
+        assert_eq!(Limits::default().check(), Ok(()));
+        let wrong = Limits { outbox_low_bytes: MIB, ..Limits::default() };
+        assert_eq!(wrong.check(), Err("outbox_low_bytes must be below outbox_high_bytes"));
+        let wrong = Limits { max_line_bytes: 40 * MIB, ..Limits::default() };
+        assert_eq!(wrong.check(), Err("memory_bytes must hold at least two lines of max_line_bytes"));
+    }
+}

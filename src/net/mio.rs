@@ -1,0 +1,192 @@
+//! The real kernel behind [`Net`]: the only file that names mio or the operating system's clock. Binds sockets, too.
+
+use super::{AcceptError, Event, Net, Read, Readiness, Source};
+use crate::limits::Limits;
+use crate::time::Moment;
+use mio::event::Source as _;
+use mio::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
+use mio::{Events, Interest, Poll, Token};
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// Longer waits are cut to a day: epoll counts milliseconds in 31 bits, 24 days.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Both directions, once and for life. Urgent data is watched for because it cuts reads short.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const STREAM_INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const STREAM_INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// The operating system's sockets and clock.
+#[derive(Debug)]
+pub struct MioNet {
+    poll: Poll,
+    events: Events,
+    started: Instant,
+}
+
+impl MioNet {
+    /// A poll with nothing to watch yet.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn new(limits: &Limits) -> io::Result<MioNet> {
+        Ok(MioNet { poll: Poll::new()?, events: Events::with_capacity(limits.events), started: Instant::now() })
+    }
+}
+
+impl Net for MioNet {
+    type Listener = TcpListener;
+    type Stream = TcpStream;
+    type Datagram = UdpSocket;
+    type Signals = UnixStream;
+
+    fn now(&mut self) -> Moment {
+        Moment::since_start(self.started.elapsed())
+    }
+
+    fn poll(&mut self, wait: Option<Duration>, batch: &mut Vec<Event>) -> io::Result<bool> {
+        self.poll.poll(&mut self.events, wait.map(|wait| wait.min(LONGEST_WAIT)))?;
+        batch.extend(self.events.iter().map(|event| Event {
+            key: event.token().0,
+            edge: Readiness {
+                // An end or an error is for the next call to report, whichever that is.
+                readable: event.is_readable() || event.is_read_closed() || event.is_error(),
+                writable: event.is_writable() || event.is_error(),
+                // A read stops short at urgent data although more may lie behind it: tcp(7), SO_OOBINLINE.
+                read_on: event.is_read_closed() || event.is_error() || event.is_priority(),
+            },
+        }));
+        let full = batch.len() >= self.events.capacity();
+        if full {
+            self.events = Events::with_capacity(self.events.capacity() * 2);
+        }
+        Ok(full)
+    }
+
+    fn watch(&mut self, source: Source<'_, MioNet>, key: usize) -> io::Result<()> {
+        let (registry, token) = (self.poll.registry(), Token(key));
+        match source {
+            Source::Listener(listener) => listener.register(registry, token, Interest::READABLE),
+            Source::Stream(stream) => stream.register(registry, token, STREAM_INTEREST),
+            // Write interest would make every reply a second wake-up.
+            Source::Datagram(socket) => socket.register(registry, token, Interest::READABLE),
+            Source::Signals(pipe) => pipe.register(registry, token, Interest::READABLE),
+        }
+    }
+
+    fn unwatch(&mut self, source: Source<'_, MioNet>) {
+        let registry = self.poll.registry();
+        // It fails only for what was not being watched, and then there is nothing to undo.
+        let _ = match source {
+            Source::Listener(listener) => listener.deregister(registry),
+            Source::Stream(stream) => stream.deregister(registry),
+            Source::Datagram(socket) => socket.deregister(registry),
+            Source::Signals(pipe) => pipe.deregister(registry),
+        };
+    }
+
+    fn accept(&mut self, listener: &mut TcpListener) -> Result<(TcpStream, SocketAddr), AcceptError> {
+        listener.accept().map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => AcceptError::Exhausted(error),
+            _ if error.kind() == ErrorKind::WouldBlock => AcceptError::Empty,
+            _ => AcceptError::Passing(error),
+        })
+    }
+
+    fn read(&mut self, stream: &mut TcpStream, buffer: &mut [u8], read_on: bool) -> io::Result<Read> {
+        let count = stream.read(buffer)?;
+        // On epoll and kqueue a short read also means drained: new bytes are a new edge. But the peer's end makes no new
+        // edge once it has been announced, so then it is read for. See epoll(7), question 9, "Since Linux 2.6.17".
+        let short_is_drained = cfg!(any(
+            target_os = "linux",
+            target_os = "android",
+            target_vendor = "apple",
+            target_os = "freebsd",
+            target_os = "netbsd",
+            target_os = "openbsd",
+            target_os = "dragonfly",
+        ));
+        Ok(Read { count, drained: short_is_drained && count < buffer.len() && !read_on })
+    }
+
+    fn write(&mut self, stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
+        stream.write(bytes)
+    }
+
+    fn half_close(&mut self, stream: &mut TcpStream) -> io::Result<()> {
+        stream.shutdown(Shutdown::Write)
+    }
+
+    fn receive(&mut self, socket: &mut UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        socket.recv_from(buffer)
+    }
+
+    fn send(&mut self, socket: &mut UdpSocket, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
+        socket.send_to(bytes, to).map(drop)
+    }
+
+    fn take_signals(&mut self, pipe: &mut UnixStream) -> usize {
+        let (mut taken, mut bytes) = (0, [0; 16]);
+        // Each signal is one byte; the pipe's other end lives as long as the process.
+        while let Ok(count @ 1..) = pipe.read(&mut bytes) {
+            taken += count;
+        }
+        taken
+    }
+}
+
+/// A TCP listener on `address`. An IPv6 wildcard takes IPv4 too (one dual-stack socket); any other address only its own
+/// family. Port 0 takes a free one.
+///
+/// What is set here is inherited by what is accepted, on Linux: no system call per connection.
+///
+/// # Errors
+/// The kernel's, as they are: taken, not ours, not permitted.
+pub fn listen(address: SocketAddr, limits: &Limits) -> io::Result<TcpListener> {
+    let socket = open(address, Type::STREAM, Protocol::TCP)?;
+    socket.set_reuse_address(true)?; // restart at once after a crash: old connections may still be in TIME_WAIT
+    socket.set_tcp_nodelay(true)?; // answers are written whole; Nagle would only hold them back
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(limits.backlog).unwrap_or(i32::MAX))?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+/// A UDP socket on `address`, as [`listen`], and the receive buffer that the kernel granted, in bytes.
+///
+/// # Errors
+/// The kernel's, as they are.
+pub fn bind_udp(address: SocketAddr, limits: &Limits) -> io::Result<(UdpSocket, usize)> {
+    let socket = open(address, Type::DGRAM, Protocol::UDP)?;
+    socket.set_recv_buffer_size(limits.udp_buffer_bytes)?;
+    let granted = socket.recv_buffer_size()?;
+    socket.bind(&address.into())?;
+    // Linux reports twice what it grants, the other half being for its own book-keeping: socket(7), SO_RCVBUF.
+    let granted = if cfg!(target_os = "linux") { granted / 2 } else { granted };
+    Ok((UdpSocket::from_std(socket.into()), granted))
+}
+
+fn open(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    Ok(socket)
+}
+
+/// SIGINT and SIGTERM from here on, as something to watch.
+///
+/// # Errors
+/// No descriptor is left, or the system refuses the handler.
+pub fn stop_signals() -> io::Result<UnixStream> {
+    let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
+    reader.set_nonblocking(true)?;
+    signal_hook::low_level::pipe::register(signal_hook::consts::SIGINT, writer.try_clone()?)?;
+    signal_hook::low_level::pipe::register(signal_hook::consts::SIGTERM, writer)?;
+    Ok(UnixStream::from_std(reader))
+}

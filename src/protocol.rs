@@ -1,0 +1,120 @@
+//! The contract between the loop and the machines: what a machine is told, and what it may ask for.
+//! A machine knows bytes, moments and its context. It touches no socket, no clock and no log.
+
+pub mod datagram;
+pub mod echo;
+
+use crate::buffer::Queue;
+use crate::close::Close;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::slots::Id;
+use crate::time::Moment;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+/// A machine: one value for each connection, or one for a datagram socket.
+///
+/// Every method has a default that does nothing, so a machine says only what it cares about. What it answers it pushes
+/// into [`Context::outbox`]; the loop writes it.
+pub trait Protocol {
+    /// The connection has been accepted from `address`; or the datagram socket is open on `address`, its own.
+    fn opened(&mut self, context: &mut Context<'_>, address: SocketAddr) {
+        let _ = (context, address);
+    }
+
+    /// Bytes have come: all that was not consumed yet, oldest first. Returns how many are consumed now.
+    ///
+    /// What is left comes again, first, together with what arrives next. A machine whose answers are not bounded by its
+    /// input stops as soon as [`Context::is_full`] says so; the rest then comes again by itself, when the peer has taken
+    /// what it is owed.
+    fn bytes(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> usize {
+        let _ = context;
+        bytes.len()
+    }
+
+    /// The peer has said its last byte; `rest` is what was never consumed. What is answered here is still sent, then the
+    /// connection ends, [`Close::Bye`].
+    fn ended(&mut self, context: &mut Context<'_>, rest: &[u8]) {
+        let _ = (context, rest);
+    }
+
+    /// A datagram has come. What is in the outbox afterwards is sent to `from` as one datagram; nothing, if it is empty.
+    fn datagram(&mut self, context: &mut Context<'_>, bytes: &[u8], from: SocketAddr) {
+        let _ = (context, bytes, from);
+    }
+
+    /// The outbox had gone above its high mark and has fallen below its low one: a machine that produces may go on.
+    fn drained(&mut self, context: &mut Context<'_>) {
+        let _ = context;
+    }
+
+    /// The moment in [`Context::deadline`] has come; it has been taken out.
+    fn expired(&mut self, context: &mut Context<'_>) {
+        let _ = context;
+    }
+
+    /// The connection is to end for this reason, and the peer can still be told: what is pushed is sent before the end.
+    fn closing(&mut self, context: &mut Context<'_>, close: Close) {
+        let _ = (context, close);
+    }
+
+    /// The connection has ended. Said once for every connection, last of all.
+    fn closed(&mut self, close: Close) {
+        let _ = close;
+    }
+}
+
+/// What a machine asks the loop to do after it has returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// End this connection once everything owed has been sent.
+    Close(Close),
+    /// Stop the server, as SIGTERM does.
+    Stop,
+}
+
+/// What a machine may see and use while it is told something.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// Now: the same moment for all of a turn.
+    pub now: Moment,
+    /// This connection.
+    pub id: Id,
+    /// What is still to be sent to the peer; push answers here.
+    pub outbox: &'a mut Queue,
+    /// When the machine wants to be told [`Protocol::expired`], or `None` for never. While the peer is not read, the
+    /// deadline is not judged.
+    pub deadline: &'a mut Option<Moment>,
+    /// The bounds in force.
+    pub limits: &'a Limits,
+    /// The counters, to add to.
+    pub metrics: &'a mut Metrics,
+    pub(crate) effects: &'a mut Vec<Effect>,
+    /// The outbox is full from so many bytes on.
+    pub(crate) high_bytes: usize,
+}
+
+impl Context<'_> {
+    /// Whether the peer is owed so much that a machine should leave further input for later.
+    pub fn is_full(&self) -> bool {
+        self.outbox.len() >= self.high_bytes
+    }
+
+    /// Asks for this connection to end, once everything owed has been sent.
+    pub fn close(&mut self, close: Close) {
+        self.effects.push(Effect::Close(close));
+    }
+
+    /// Asks for the server to stop, as SIGTERM does: cleanly, with everything that was read answered.
+    pub fn stop(&mut self) {
+        self.effects.push(Effect::Stop);
+    }
+
+    /// The last line of a text service: `ERROR word: sentence`. A goodbye needs no explanation.
+    pub fn tell(&mut self, close: Close) {
+        if close != Close::Bye {
+            let _ = writeln!(self.outbox, "ERROR {}: {}", close.word(), close.sentence(self.limits)); // pushing cannot fail
+        }
+    }
+}

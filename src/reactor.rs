@@ -1,0 +1,544 @@
+//! The loop: one thread, one poll, one slab. Touches the world through [`Net`] alone, so that tests run this very loop on
+//! a simulated network.
+//!
+//! ```text
+//! wait  = 0 if work was carried over, else until the next deadline, else for ever
+//! batch = net.poll(wait); now = net.now()
+//! MARK   each ready key becomes an Id before any code runs that could free a slot; the edge is remembered
+//! WORK   each marked or carried Id: accept, receive, or read within its budget and answer at once
+//! TIME   each due deadline: ask its slot; if it is still due, judge
+//! FLUSH  each stream that is owed bytes and became writable: one write, or until the kernel takes no more
+//! REAP   each doomed Id: no longer watched, told, removed; nothing is freed anywhere else
+//! ```
+//!
+//! After whatever touched a slot, `settle` computes what follows: what to do next, and when to look again.
+
+mod notices;
+mod slot;
+mod stream;
+
+use crate::buffer::{Pool, Queue};
+use crate::close::Close;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::net::{Event, Net};
+use crate::protocol::{Effect, Protocol};
+use crate::slots::{Id, Slots};
+use crate::time::Moment;
+use crate::timers::Timers;
+use log::Level;
+use notices::{Kind, Notices};
+use slot::{Datagram, Head, Listener, Signals, Slot};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Duration;
+use stream::Stream;
+
+/// Ten thousand idle connections are a megabyte: a slot and the machine behind it are all that each of them owns.
+const _: () = assert!(Slots::<Slot<crate::net::mio::MioNet>>::ENTRY_BYTES <= 96);
+
+/// What every slot's work may use while the slot itself is borrowed.
+struct Common<N> {
+    net: N,
+    limits: Limits,
+    metrics: Metrics,
+    notices: Notices,
+    pool: Pool,
+    /// The one read buffer.
+    scratch: Vec<u8>,
+    /// What a machine has just asked for; empty between calls.
+    effects: Vec<Effect>,
+    /// The names of the services, by the number that slots hold.
+    services: Vec<&'static str>,
+    /// The moment of this turn.
+    now: Moment,
+    /// For REAP.
+    doomed: Vec<Id>,
+    /// Somebody asked for a stop.
+    stop_asked: bool,
+    /// The stop has begun: nothing more is read for the machines.
+    stopping: bool,
+}
+
+impl<N> Common<N> {
+    /// Whether the memory budget is used up.
+    fn is_lean(&self) -> bool {
+        self.pool.queued() > self.limits.memory_bytes
+    }
+
+    fn read_budget_bytes(&self) -> usize {
+        if self.is_lean() { self.limits.lean_read_bytes } else { self.limits.read_budget_bytes }
+    }
+
+    /// From so many bytes on an outbox is full.
+    fn high_bytes(&self) -> usize {
+        if self.is_lean() { self.limits.lean_read_bytes } else { self.limits.outbox_high_bytes }
+    }
+}
+
+/// What is to be done with a slot, as its state says.
+#[derive(Clone, Copy, Debug, Default)]
+struct Todo {
+    /// In the next turn's WORK.
+    work: bool,
+    /// In the next FLUSH.
+    flush: bool,
+    /// When to look again whatever happens.
+    due: Option<Moment>,
+}
+
+/// How the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything owed was sent, or the drain time was up.
+    Drained,
+    /// A second signal came before that.
+    Killed,
+}
+
+/// The loop and everything in it. See the [front page](crate) for a program around it.
+pub struct Reactor<N: Net> {
+    common: Common<N>,
+    slots: Slots<Slot<N>>,
+    timers: Timers,
+    /// What the kernel said this turn.
+    batch: Vec<Event>,
+    /// To be worked on: marked, or carried over. Each stands here once, see `Head::listed`.
+    work: Vec<Id>,
+    /// To be written to.
+    behind: Vec<Id>,
+    /// Listeners that wait for a descriptor.
+    starved: Vec<Id>,
+    /// The lists being gone through; kept for their memory.
+    working: Vec<Id>,
+    due: Vec<(Moment, Id)>,
+    signals: usize,
+    drain_until: Option<Moment>,
+    ended: Option<Ended>,
+}
+
+impl<N: Net> Reactor<N> {
+    /// A loop with nothing in it.
+    ///
+    /// # Panics
+    /// If the limits contradict each other: see [`Limits::check`].
+    pub fn new(mut net: N, limits: Limits) -> Reactor<N> {
+        if let Err(sentence) = limits.check() {
+            panic!("limits contradict each other: {sentence}");
+        }
+        let now = net.now();
+        Reactor {
+            common: Common {
+                net,
+                metrics: Metrics::default(),
+                notices: Notices::new(limits.log_repeat),
+                pool: Pool::new(),
+                scratch: vec![0; limits.read_budget_bytes.max(limits.max_datagram_bytes + 1)],
+                effects: Vec::new(),
+                services: Vec::new(),
+                now,
+                doomed: Vec::new(),
+                stop_asked: false,
+                stopping: false,
+                limits,
+            },
+            slots: Slots::new(),
+            timers: Timers::default(),
+            batch: Vec::new(),
+            work: Vec::new(),
+            behind: Vec::new(),
+            starved: Vec::new(),
+            working: Vec::new(),
+            due: Vec::new(),
+            signals: 0,
+            drain_until: None,
+            ended: None,
+        }
+    }
+
+    /// Serves connections from `listener`, each with a machine of its own. `name` is the service's in the log.
+    ///
+    /// # Errors
+    /// The kernel will not watch the listener.
+    pub fn listen(
+        &mut self,
+        name: &'static str,
+        listener: N::Listener,
+        machine: impl Fn() -> Box<dyn Protocol> + 'static,
+    ) -> io::Result<()> {
+        let service = self.service(name);
+        let head = Head::default();
+        let listener = Listener { head, socket: listener, service, machine: Box::new(machine), retry_at: None };
+        self.insert(Slot::Listener(Box::new(listener))).map(drop)
+    }
+
+    /// Serves the datagrams of `socket`, which is bound to `local`, with one machine.
+    ///
+    /// # Errors
+    /// The kernel will not watch the socket.
+    pub fn serve_datagrams(
+        &mut self,
+        name: &'static str,
+        socket: N::Datagram,
+        local: SocketAddr,
+        machine: Box<dyn Protocol>,
+    ) -> io::Result<()> {
+        let service = self.service(name);
+        let (head, reply) = (Head::default(), Queue::default());
+        let datagram = Datagram { head, socket, service, machine, reply, deadline: None };
+        let id = self.insert(Slot::Datagram(Box::new(datagram)))?;
+        if let Some(Slot::Datagram(datagram)) = self.slots.get_mut(id) {
+            datagram.tell(id, &mut self.common, |machine, context| machine.opened(context, local));
+        }
+        self.settle(id);
+        Ok(())
+    }
+
+    /// Stops when `signals` says so: the first one cleanly, the second at once.
+    ///
+    /// # Errors
+    /// The kernel will not watch the source.
+    pub fn stop_on(&mut self, signals: N::Signals) -> io::Result<()> {
+        self.insert(Slot::Signals(Box::new(Signals { head: Head::default(), socket: signals }))).map(drop)
+    }
+
+    /// Asks for a clean stop in the next turn, as a first signal does.
+    pub fn stop(&mut self) {
+        self.common.stop_asked = true;
+    }
+
+    /// What has happened so far.
+    pub fn metrics(&self) -> &Metrics {
+        &self.common.metrics
+    }
+
+    /// Bytes queued now, in all inboxes and outboxes together.
+    pub fn queued_bytes(&self) -> usize {
+        self.common.pool.queued()
+    }
+
+    /// Turns until something ends it.
+    ///
+    /// # Errors
+    /// The network cannot go on. No error of one peer comes here.
+    pub fn run(&mut self) -> io::Result<Ended> {
+        loop {
+            if let Some(ended) = self.turn()? {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// Goes round once: waits, works, and returns how it ended if it has.
+    ///
+    /// # Errors
+    /// As [`Reactor::run`].
+    pub fn turn(&mut self) -> io::Result<Option<Ended>> {
+        let full = self.poll()?;
+        self.mark();
+        self.work();
+        self.begin_stop();
+        // After a suspension thousands of answers may wait: while there may be more of them, nobody is judged.
+        if !full {
+            self.time();
+        }
+        self.flush();
+        self.reap();
+        self.finish();
+        Ok(self.ended)
+    }
+
+    fn poll(&mut self) -> io::Result<bool> {
+        let wait = self.wait();
+        self.batch.clear();
+        let full = match self.common.net.poll(wait, &mut self.batch) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => false, // a debugger attaching is enough
+            result => result?,
+        };
+        self.common.now = self.common.net.now();
+        self.common.metrics.turns += 1;
+        Ok(full)
+    }
+
+    fn wait(&mut self) -> Option<Duration> {
+        if !self.work.is_empty() || !self.behind.is_empty() || self.common.stop_asked && !self.common.stopping {
+            return Some(Duration::ZERO);
+        }
+        let deadline = [self.timers.next(), self.drain_until].into_iter().flatten().min()?;
+        Some(deadline - self.common.net.now())
+    }
+
+    fn mark(&mut self) {
+        for index in 0..self.batch.len() {
+            let Event { key, edge } = self.batch[index];
+            let Some(id) = self.slots.id_of(key) else { continue };
+            if let Some(slot) = self.slots.get_mut(id) {
+                slot.head().ready.add(edge);
+            }
+            self.list(id);
+        }
+    }
+
+    fn work(&mut self) {
+        std::mem::swap(&mut self.work, &mut self.working);
+        for index in 0..self.working.len() {
+            let id = self.working[index];
+            let Some(slot) = self.slots.get_mut(id) else { continue };
+            slot.head().listed = false;
+            match slot {
+                Slot::Stream(stream) => stream.work(id, &mut self.common),
+                Slot::Datagram(datagram) => datagram.work(id, &mut self.common),
+                Slot::Listener(_) => self.accept(id, self.common.limits.accept_budget),
+                Slot::Signals(signals) => {
+                    signals.head.ready.readable = false;
+                    self.signals += self.common.net.take_signals(&mut signals.socket);
+                }
+            }
+            self.settle(id);
+        }
+        self.working.clear();
+    }
+
+    fn time(&mut self) {
+        // First all that is due, then the work: what it arms anew waits for the next turn.
+        while let Some(due) = self.timers.pop_due(self.common.now) {
+            self.due.push(due);
+        }
+        for index in 0..self.due.len() {
+            let (at, id) = self.due[index];
+            let Some(slot) = self.slots.get_mut(id) else { continue };
+            if slot.head().armed != Some(at) {
+                continue; // superseded by a sooner one
+            }
+            slot.head().armed = None;
+            match slot {
+                Slot::Stream(stream) => {
+                    if let Some((due, verdict)) = stream.due(&self.common)
+                        && due <= self.common.now
+                    {
+                        stream.judge(id, verdict, &mut self.common);
+                    }
+                }
+                Slot::Listener(listener) => listener.retry_at = listener.retry_at.filter(|at| *at > self.common.now),
+                Slot::Datagram(datagram) => datagram.expire(id, &mut self.common),
+                Slot::Signals(_) => (),
+            }
+            self.settle(id);
+        }
+        self.due.clear();
+    }
+
+    fn flush(&mut self) {
+        std::mem::swap(&mut self.behind, &mut self.working);
+        for index in 0..self.working.len() {
+            let id = self.working[index];
+            if let Some(Slot::Stream(stream)) = self.slots.get_mut(id) {
+                stream.flush(id, &mut self.common);
+                self.settle(id);
+            }
+        }
+        self.working.clear();
+    }
+
+    fn reap(&mut self) {
+        if self.common.doomed.is_empty() {
+            return;
+        }
+        let mut doomed = std::mem::take(&mut self.common.doomed);
+        for id in doomed.drain(..) {
+            let Some(mut slot) = self.slots.remove(id) else { continue };
+            self.common.net.unwatch(slot.source());
+            match slot {
+                Slot::Stream(stream) => {
+                    let metrics = &mut self.common.metrics;
+                    let counted = if stream.refused { &mut metrics.refused_open } else { &mut metrics.open };
+                    *counted -= 1;
+                    stream.bury(id, &mut self.common);
+                }
+                Slot::Datagram(mut datagram) => datagram.machine.closed(Close::Shutdown),
+                Slot::Listener(_) | Slot::Signals(_) => (),
+            }
+        }
+        self.common.doomed = doomed;
+        // A descriptor is free.
+        while let Some(id) = self.starved.pop() {
+            if let Some(Slot::Listener(listener)) = self.slots.get_mut(id) {
+                listener.retry_at = None;
+                self.settle(id);
+            }
+        }
+        // Deadlines of the dead stay in the heap until they fire; a storm of short lives must not pile them up.
+        if self.timers.len() > 2 * self.slots.len() + 64 {
+            let slots = &mut self.slots;
+            self.timers.compact(|at, id| slots.get_mut(id).is_some_and(|slot| slot.head().armed == Some(at)));
+        }
+    }
+
+    /// What follows from the state of a slot that was just touched. The only place that lists, flushes later, or arms.
+    fn settle(&mut self, id: Id) {
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        let todo = match slot {
+            Slot::Stream(stream) => stream.settle(id, &mut self.common),
+            Slot::Listener(listener) => Todo { work: listener.may_accept(), due: listener.retry_at, flush: false },
+            Slot::Datagram(datagram) => Todo { work: datagram.head.ready.readable, due: datagram.deadline, flush: false },
+            Slot::Signals(_) => Todo::default(),
+        };
+        let head = slot.head();
+        if let Some(at) = todo.due
+            && head.armed.is_none_or(|armed| at < armed)
+        {
+            head.armed = Some(at);
+            self.timers.arm(at, id);
+        }
+        if todo.work {
+            self.list(id);
+        }
+        if todo.flush {
+            self.behind.push(id);
+        }
+    }
+
+    /// Puts a slot on the work list, once.
+    fn list(&mut self, id: Id) {
+        if let Some(slot) = self.slots.get_mut(id)
+            && !std::mem::replace(&mut slot.head().listed, true)
+        {
+            self.work.push(id);
+        }
+    }
+
+    /// Accepts at most `budget` connections.
+    fn accept(&mut self, id: Id, budget: usize) {
+        for _ in 0..budget {
+            let Some(Slot::Listener(listener)) = self.slots.get_mut(id) else { return };
+            if !listener.may_accept() {
+                break;
+            }
+            if let Some((socket, peer)) = listener.accept(&mut self.common) {
+                let (service, machine) = (listener.service, (listener.machine)());
+                self.admit(socket, peer, service, machine);
+            } else if listener.retry_at.is_some() {
+                self.starved.push(id);
+            }
+        }
+    }
+
+    /// Gives a new connection its slot, or the reason why there is none.
+    fn admit(&mut self, socket: N::Stream, peer: SocketAddr, service: u8, machine: Box<dyn Protocol>) {
+        let metrics = &mut self.common.metrics;
+        let refused = metrics.open >= self.common.limits.max_connections;
+        let stream = Stream::new(socket, service, refused, machine, peer, &self.common);
+        let id = match self.insert(Slot::Stream(stream)) {
+            Ok(id) => id,
+            Err(error) => {
+                let text = format_args!("cannot watch a connection from {peer}: {error}; it was dropped");
+                self.common.notices.say(self.common.now, Kind::Socket, Level::Error, text);
+                return;
+            }
+        };
+        let metrics = &mut self.common.metrics;
+        if refused {
+            metrics.refused += 1;
+            metrics.refused_open += 1;
+        } else {
+            metrics.accepted += 1;
+            metrics.open += 1;
+        }
+        if let Some(Slot::Stream(stream)) = self.slots.get_mut(id) {
+            stream.open(id, peer, &mut self.common);
+            stream.flush(id, &mut self.common);
+        }
+        self.settle(id);
+    }
+
+    /// Puts something into a slot and has it watched, for life.
+    fn insert(&mut self, slot: Slot<N>) -> io::Result<Id> {
+        let id = self.slots.insert(slot);
+        let Some(slot) = self.slots.get_mut(id) else { unreachable!("just inserted") };
+        match self.common.net.watch(slot.source(), id.key()) {
+            Ok(()) => Ok(id),
+            Err(error) => {
+                self.slots.remove(id); // never watched, so no event can name it
+                Err(error)
+            }
+        }
+    }
+
+    fn service(&mut self, name: &'static str) -> u8 {
+        let known = self.common.services.iter().position(|service| *service == name);
+        let index = known.unwrap_or_else(|| {
+            self.common.services.push(name);
+            self.common.services.len() - 1
+        });
+        u8::try_from(index).expect("a program with more than 256 services is a mistake")
+    }
+
+    /// A stop that was asked for: whoever has come is let in and read once more, then nothing is accepted or read for the
+    /// machines; what was read is answered and sent.
+    fn begin_stop(&mut self) {
+        if self.signals > 1 {
+            self.ended = Some(Ended::Killed);
+        }
+        if self.common.stopping || !(self.common.stop_asked || self.signals > 0) {
+            return;
+        }
+        log::info!("stopping: {} connections to finish, at most {:?}", self.common.metrics.open, self.common.limits.drain);
+        let doors: Vec<Id> = self.ids(|slot| matches!(slot, Slot::Listener(_) | Slot::Datagram(_)));
+        for id in doors {
+            match self.slots.get_mut(id) {
+                // Closing a listener resets whoever is in its backlog.
+                Some(Slot::Listener(listener)) => {
+                    listener.head.ready.readable = true;
+                    listener.retry_at = None;
+                    self.accept(id, self.common.limits.backlog as usize);
+                }
+                Some(Slot::Datagram(datagram)) => datagram.work(id, &mut self.common),
+                _ => (),
+            }
+            self.common.doomed.push(id);
+        }
+        let streams = self.ids(|slot| matches!(slot, Slot::Stream(_)));
+        for id in &streams {
+            if let Some(Slot::Stream(stream)) = self.slots.get_mut(*id) {
+                stream.head.ready.readable = true; // it may have been accepted just now, before any edge
+                stream.work(*id, &mut self.common);
+            }
+        }
+        self.common.stopping = true;
+        self.drain_until = Some(self.common.now + self.common.limits.drain);
+        for id in streams {
+            self.settle(id);
+        }
+    }
+
+    /// Whether a stop has come to its end; whoever is left then is cut off.
+    fn finish(&mut self) {
+        let Some(until) = self.drain_until else { return };
+        let left = self.ids(|slot| matches!(slot, Slot::Stream(_)));
+        if left.is_empty() {
+            self.ended.get_or_insert(Ended::Drained);
+        } else if until <= self.common.now {
+            log::warn!("{} connections were cut off: not finished within {:?}", left.len(), self.common.limits.drain);
+            for id in left {
+                if let Some(Slot::Stream(stream)) = self.slots.get_mut(id) {
+                    stream.cut_off(id, &mut self.common);
+                }
+            }
+            self.reap();
+            self.ended.get_or_insert(Ended::Drained);
+        }
+        if self.ended.is_some() {
+            self.common.notices.finish();
+        }
+    }
+
+    fn ids(&self, wanted: impl Fn(&Slot<N>) -> bool) -> Vec<Id> {
+        self.slots.iter().filter(|(_, slot)| wanted(slot)).map(|(id, _)| id).collect()
+    }
+}
+
+impl<N: Net> std::fmt::Debug for Reactor<N> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reactor").field("slots", &self.slots.len()).field("metrics", &self.common.metrics).finish()
+    }
+}

@@ -1,0 +1,477 @@
+//! One connection: what it remembers, what may be done with it, and the doing. Touches its socket through `Common` only.
+//!
+//! The handlers (`work`, `flush`, `judge`) only do what the state allows; what follows from the new state is computed
+//! in one place, `settle`.
+
+use super::notices::Kind;
+use super::slot::Head;
+use super::{Common, Todo};
+use crate::buffer::{Buffers, Queue};
+use crate::close::Close;
+use crate::net::Net;
+use crate::protocol::{Context, Effect, Protocol};
+use crate::slots::Id;
+use crate::time::Moment;
+use log::Level;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+
+/// How far a connection has come. It only ever goes down this list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Input goes to the machine.
+    Open,
+    /// The machine has said its last; what is owed is written, input is thrown away.
+    Closing(Close),
+    /// Our end is said; input is thrown away until the peer's end, or for a bounded while.
+    Lingering(Close),
+    /// Stands on the list for REAP.
+    Dead(Close),
+}
+
+/// What a due deadline means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Idle,
+    Stalled,
+    Expired,
+    LingeredEnough,
+}
+
+/// What only the log wants to know; taken down only while it listens to connections.
+#[derive(Debug)]
+struct Story {
+    peer: SocketAddr,
+    opened: Moment,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+/// One connection.
+pub(crate) struct Stream<S> {
+    pub(crate) head: Head,
+    pub(crate) socket: S,
+    pub(crate) service: u8,
+    /// Over the limit: told so, and not counted as a connection.
+    pub(crate) refused: bool,
+    phase: Phase,
+    /// The peer has said its last byte.
+    ended: bool,
+    /// Not read when last settled, for our reasons: its deadlines are not judged.
+    paused: bool,
+    machine: Box<dyn Protocol>,
+    /// `None` while nothing is unfinished.
+    buffers: Option<Box<Buffers>>,
+    story: Option<Box<Story>>,
+    /// When a byte last came, or when we began to read again.
+    heard: Moment,
+    /// The machine's deadline; once lingering, the end of that.
+    deadline: Option<Moment>,
+}
+
+impl<S> Stream<S> {
+    pub(crate) fn new<N: Net<Stream = S>>(
+        socket: S,
+        service: u8,
+        refused: bool,
+        machine: Box<dyn Protocol>,
+        peer: SocketAddr,
+        common: &Common<N>,
+    ) -> Stream<S> {
+        let story = Story { peer, opened: common.now, bytes_in: 0, bytes_out: 0 };
+        let mut head = Head::default();
+        head.ready.writable = true; // a new socket has an empty send buffer
+        Stream {
+            head,
+            socket,
+            service,
+            refused,
+            phase: Phase::Open,
+            ended: false,
+            paused: false,
+            machine,
+            buffers: None,
+            story: log::log_enabled!(Level::Debug).then(|| Box::new(story)),
+            heard: common.now,
+            deadline: None,
+        }
+    }
+
+    // What may be done: computed from the state, never stored.
+
+    fn owed(&self) -> usize {
+        self.buffers.as_ref().map_or(0, |buffers| buffers.outbox.len())
+    }
+
+    fn inbox(&mut self) -> &mut Queue {
+        &mut self.buffers.as_mut().expect("the machine has just been told something, with buffers").inbox
+    }
+
+    fn holds_input(&self) -> bool {
+        self.buffers.as_ref().is_some_and(|buffers| buffers.held)
+    }
+
+    /// Whether its outbox keeps it from being read, or the machine from being fed.
+    fn is_choked<N: Net<Stream = S>>(&self, common: &Common<N>) -> bool {
+        self.buffers.as_ref().is_some_and(|buffers| buffers.choked || buffers.outbox.len() >= common.high_bytes())
+    }
+
+    /// Whether the machine should have what it left for lack of room.
+    fn may_feed<N: Net<Stream = S>>(&self, common: &Common<N>) -> bool {
+        self.holds_input() && !self.is_choked(common)
+    }
+
+    /// Whether its input is wanted now.
+    fn may_read<N: Net<Stream = S>>(&self, common: &Common<N>) -> bool {
+        match self.phase {
+            Phase::Open => {
+                let memory_waits = common.is_lean() && self.owed() > 0;
+                !self.ended && !common.stopping && !self.holds_input() && !self.is_choked(common) && !memory_waits
+            }
+            Phase::Closing(_) | Phase::Lingering(_) => !self.ended,
+            Phase::Dead(_) => false,
+        }
+    }
+
+    /// Whether there is something to write and the kernel may take it.
+    pub(crate) fn may_write(&self) -> bool {
+        self.owed() > 0 && self.head.ready.writable && !self.is_dead()
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        matches!(self.phase, Phase::Dead(_))
+    }
+
+    /// The soonest deadline, and what it means. While we do not read a peer, only the write timeout judges it.
+    pub(crate) fn due<N: Net<Stream = S>>(&self, common: &Common<N>) -> Option<(Moment, Verdict)> {
+        let limits = &common.limits;
+        // A peer that can be written to is not stalled, whatever the clock says: it has not been asked yet.
+        let stalled = || match &self.buffers {
+            Some(buffers) if !buffers.outbox.is_empty() && !self.head.ready.writable => {
+                Some((buffers.progress + limits.write_timeout, Verdict::Stalled))
+            }
+            _ => None,
+        };
+        let soonest = |all: [Option<(Moment, Verdict)>; 3]| all.into_iter().flatten().min_by_key(|(at, _)| *at);
+        match self.phase {
+            Phase::Open if self.paused => stalled(),
+            Phase::Open => soonest([
+                stalled(),
+                self.deadline.map(|at| (at, Verdict::Expired)),
+                limits.idle_timeout.map(|idle| (self.heard + idle, Verdict::Idle)),
+            ]),
+            Phase::Closing(_) => stalled(),
+            Phase::Lingering(_) => soonest([
+                None,
+                self.deadline.map(|at| (at, Verdict::LingeredEnough)),
+                Some((self.heard + limits.linger_quiet, Verdict::LingeredEnough)),
+            ]),
+            Phase::Dead(_) => None,
+        }
+    }
+
+    // The doing.
+
+    /// Tells the machine that it is there.
+    pub(crate) fn open<N: Net<Stream = S>>(&mut self, id: Id, peer: SocketAddr, common: &mut Common<N>) {
+        log::debug!("{} {id} opened from {peer}", common.services[self.service as usize]);
+        if self.refused {
+            self.begin_close(id, Close::Full, common);
+        } else {
+            self.tell(id, common, |machine, context| machine.opened(context, peer));
+        }
+    }
+
+    /// WORK: input within the budget to the machine, and its answer at once, if nothing waits before it.
+    pub(crate) fn work<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) {
+        let waited = self.owed() > 0;
+        if self.may_feed(common) {
+            self.feed(id, &[], common);
+        }
+        let mut scratch = std::mem::take(&mut common.scratch);
+        let mut budget = common.read_budget_bytes();
+        while budget > 0 && self.head.ready.readable && self.may_read(common) {
+            match common.net.read(&mut self.socket, &mut scratch[..budget], self.head.ready.read_on) {
+                Ok(read) if read.count == 0 => self.ended = true,
+                Ok(read) => {
+                    self.head.ready.readable = !read.drained;
+                    budget -= read.count;
+                    self.received(id, &scratch[..read.count], common);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.head.ready.readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => break, // still readable: carried over
+                Err(error) => self.fail(id, &error, common),
+            }
+        }
+        common.scratch = scratch;
+        if !waited {
+            self.flush(id, common);
+        }
+    }
+
+    /// Writes what is owed, until the kernel takes no more. (Until it says so: a short write proves nothing.)
+    pub(crate) fn flush<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) {
+        while self.may_write() {
+            let Some(buffers) = &mut self.buffers else { return };
+            match common.net.write(&mut self.socket, buffers.outbox.as_slice()) {
+                Ok(count) => {
+                    buffers.outbox.consume(count);
+                    buffers.progress = common.now;
+                    common.metrics.bytes_out += count as u64;
+                    if let Some(story) = &mut self.story {
+                        story.bytes_out += count as u64;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.head.ready.writable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => return, // still writable: carried over
+                Err(error) => self.fail(id, &error, common),
+            }
+        }
+    }
+
+    /// TIME: applies the verdict of a deadline that is due.
+    pub(crate) fn judge<N: Net<Stream = S>>(&mut self, id: Id, verdict: Verdict, common: &mut Common<N>) {
+        match verdict {
+            Verdict::Idle => self.begin_close(id, Close::Idle, common),
+            Verdict::Expired => {
+                self.deadline = None;
+                common.metrics.expired += 1;
+                self.tell(id, common, |machine, context| machine.expired(context));
+            }
+            // It takes nothing, so it cannot be told.
+            Verdict::Stalled => {
+                let (owed, wait) = (self.owed(), common.limits.write_timeout);
+                common.notices.say(
+                    common.now,
+                    Kind::Stalled,
+                    Level::Info,
+                    format_args!("{} {id} stalled: took none of {owed} bytes for {wait:?}", common.services[self.service as usize]),
+                );
+                self.die(id, Close::Stalled, common);
+            }
+            Verdict::LingeredEnough => match self.phase {
+                Phase::Lingering(close) => self.die(id, close, common),
+                _ => unreachable!("only lingering streams have this deadline"),
+            },
+        }
+    }
+
+    fn received<N: Net<Stream = S>>(&mut self, id: Id, bytes: &[u8], common: &mut Common<N>) {
+        self.heard = common.now;
+        common.metrics.bytes_in += bytes.len() as u64;
+        if let Some(story) = &mut self.story {
+            story.bytes_in += bytes.len() as u64;
+        }
+        if self.phase == Phase::Open {
+            self.feed(id, bytes, common);
+        }
+    }
+
+    /// Gives the machine what it left, if anything, and `bytes` behind that; keeps what it leaves now.
+    fn feed<N: Net<Stream = S>>(&mut self, id: Id, bytes: &[u8], common: &mut Common<N>) {
+        let left = match self.buffers.as_mut().filter(|buffers| !buffers.inbox.is_empty()) {
+            None => {
+                let consumed = self.tell_bytes(id, bytes, common);
+                self.inbox().push(&bytes[consumed..]);
+                bytes.len() - consumed
+            }
+            Some(buffers) => {
+                let mut inbox = std::mem::take(&mut buffers.inbox);
+                inbox.push(bytes);
+                let consumed = self.tell_bytes(id, inbox.as_slice(), common);
+                inbox.consume(consumed);
+                let left = inbox.len();
+                *self.inbox() = inbox;
+                left
+            }
+        };
+        // Whoever is owed bytes is judged by the outbox; all others may together leave half of the memory unfinished.
+        let inboxes = common.pool.inboxes + left;
+        if left > 0 && self.phase == Phase::Open && self.owed() == 0 && inboxes > common.limits.memory_bytes / 2 {
+            self.begin_close(id, Close::MemoryFull, common);
+        }
+    }
+
+    fn tell_bytes<N: Net<Stream = S>>(&mut self, id: Id, input: &[u8], common: &mut Common<N>) -> usize {
+        let (consumed, full) = self.tell(id, common, |machine, context| {
+            let consumed = machine.bytes(context, input).min(input.len());
+            (consumed, context.is_full())
+        });
+        if let Some(buffers) = &mut self.buffers {
+            buffers.held = full && consumed < input.len();
+        }
+        if log::log_enabled!(Level::Trace) {
+            for line in input[..consumed].split_inclusive(|byte| *byte == b'\n') {
+                log::trace!("{} {id} received \"{}\"", common.services[self.service as usize], line.escape_ascii());
+            }
+        }
+        consumed
+    }
+
+    /// Tells the machine something, and does what it asks for.
+    fn tell<N: Net<Stream = S>, T>(
+        &mut self,
+        id: Id,
+        common: &mut Common<N>,
+        say: impl FnOnce(&mut dyn Protocol, &mut Context<'_>) -> T,
+    ) -> T {
+        let buffers = self.buffers.get_or_insert_with(|| common.pool.take());
+        if buffers.outbox.is_empty() {
+            buffers.progress = common.now;
+        }
+        let high_bytes = common.high_bytes();
+        let mut context = Context {
+            now: common.now,
+            id,
+            outbox: &mut buffers.outbox,
+            deadline: &mut self.deadline,
+            limits: &common.limits,
+            metrics: &mut common.metrics,
+            effects: &mut common.effects,
+            high_bytes,
+        };
+        let answer = say(self.machine.as_mut(), &mut context);
+        // A machine asks for little; what closing adds is dropped, for it is closing already.
+        let mut effects = std::mem::take(&mut common.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Close(close) => self.begin_close(id, close, common),
+                Effect::Stop => common.stop_asked = true,
+            }
+        }
+        common.effects = effects;
+        answer
+    }
+
+    /// The machine's last word; from here on only what is owed is sent.
+    fn begin_close<N: Net<Stream = S>>(&mut self, id: Id, close: Close, common: &mut Common<N>) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        self.phase = Phase::Closing(close);
+        let kind = match close {
+            Close::Full | Close::MemoryFull => Some(Kind::Full),
+            Close::TooLong => Some(Kind::TooLong),
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            let text = close.sentence(&common.limits);
+            let service = common.services[self.service as usize];
+            common.notices.say(common.now, kind, Level::Info, format_args!("{service} {id} closed, {close}: {text}"));
+        }
+        self.tell(id, common, |machine, context| machine.closing(context, close));
+    }
+
+    /// The system said that this connection is over.
+    fn fail<N: Net<Stream = S>>(&mut self, id: Id, error: &io::Error, common: &mut Common<N>) {
+        log::debug!("{} {id}: {error}", common.services[self.service as usize]);
+        // A peer that goes while we linger for it has had everything; the reason stays what it was.
+        let close = match self.phase {
+            Phase::Lingering(close) => close,
+            _ => Close::Error,
+        };
+        self.die(id, close, common);
+    }
+
+    /// The drain time is up.
+    pub(crate) fn cut_off<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) {
+        self.die(id, Close::Shutdown, common);
+    }
+
+    fn die<N: Net<Stream = S>>(&mut self, id: Id, close: Close, common: &mut Common<N>) {
+        if !self.is_dead() {
+            self.phase = Phase::Dead(close);
+            common.doomed.push(id);
+        }
+    }
+
+    /// What follows from the state: the next phase, the marks, the memory, and what is to be done when. After every touch.
+    pub(crate) fn settle<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) -> Todo {
+        self.advance(id, common);
+        if let Some(mut buffers) = self.buffers.take() {
+            if self.phase != Phase::Open {
+                buffers.inbox.clear();
+                buffers.held = false;
+            }
+            common.pool.book(&mut buffers);
+            if self.is_dead() || (buffers.inbox.is_empty() && buffers.outbox.is_empty()) {
+                common.pool.give_back(buffers, &common.limits);
+            } else {
+                self.buffers = Some(buffers);
+            }
+        }
+        let may_read = self.may_read(common);
+        if self.paused && may_read {
+            self.heard = common.now; // it was not heard because we did not listen
+        }
+        self.paused = !may_read;
+        Todo {
+            work: self.may_feed(common) || (may_read && self.head.ready.readable),
+            flush: self.may_write(),
+            due: self.due(common).map(|(at, _)| at),
+        }
+    }
+
+    /// Goes as far down the phases as the state allows.
+    fn advance<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) {
+        self.update_choked(id, common);
+        if self.phase == Phase::Open && !self.holds_input() {
+            if self.ended {
+                let rest = self.buffers.as_mut().map(|buffers| std::mem::take(&mut buffers.inbox)).unwrap_or_default();
+                self.tell(id, common, |machine, context| machine.ended(context, rest.as_slice()));
+                self.begin_close(id, Close::Bye, common);
+                self.flush(id, common);
+            } else if common.stopping {
+                self.begin_close(id, Close::Shutdown, common);
+                self.flush(id, common);
+            }
+        }
+        if let Phase::Closing(close) = self.phase
+            && self.owed() == 0
+        {
+            if self.ended || (self.refused && common.metrics.refused_open > common.limits.max_refused) {
+                self.die(id, close, common);
+            } else if let Err(error) = common.net.half_close(&mut self.socket) {
+                self.fail(id, &error, common);
+            } else {
+                self.phase = Phase::Lingering(close);
+                self.heard = common.now;
+                self.deadline = Some(common.now + common.limits.linger);
+            }
+        }
+        if let Phase::Lingering(close) = self.phase
+            && self.ended
+        {
+            self.die(id, close, common);
+        }
+    }
+
+    /// Remembers the marks: above the high one it is choked until below the low one.
+    fn update_choked<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) {
+        let Some(buffers) = &mut self.buffers else { return };
+        let owed = buffers.outbox.len();
+        if owed >= common.limits.outbox_high_bytes {
+            buffers.choked = true;
+        } else if buffers.choked && owed <= common.limits.outbox_low_bytes {
+            buffers.choked = false;
+            if self.phase == Phase::Open {
+                self.tell(id, common, |machine, context| machine.drained(context));
+            }
+        }
+    }
+
+    /// REAP: the end. The machine is told, the log may have it.
+    pub(crate) fn bury<N: Net<Stream = S>>(mut self, id: Id, common: &mut Common<N>) {
+        let Phase::Dead(close) = self.phase else { unreachable!("only the dead are buried") };
+        self.machine.closed(close);
+        common.metrics.closes[close as usize] += 1;
+        if let Some(buffers) = self.buffers.take() {
+            common.pool.give_back(buffers, &common.limits);
+        }
+        if let Some(story) = self.story {
+            let (peer, lasted) = (story.peer, common.now - story.opened);
+            let service = common.services[self.service as usize];
+            log::debug!("{service} {id} closed, {close}: {peer}, {} bytes in, {} out, {lasted:?}", story.bytes_in, story.bytes_out);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The codecs: bytes to messages and back, without sockets, clocks or memory of their own.
+
+pub mod line;
