@@ -92,7 +92,14 @@ pub(crate) struct Buffers {
 
 impl Buffers {
     fn new() -> Buffers {
-        Buffers { inbox: Queue::default(), outbox: Queue::default(), progress: Moment::START, choked: false, held: false, booked: (0, 0) }
+        Buffers {
+            inbox: Queue::default(),
+            outbox: Queue::default(),
+            progress: Moment::START,
+            choked: false,
+            held: false,
+            booked: (0, 0),
+        }
     }
 }
 

@@ -67,6 +67,8 @@
 //! | `logging.rs` | env_logger, on a standard error that never blocks |
 //! | `main.rs`, `commands/` | the program: parse, bind, run |
 
+#![forbid(unsafe_code)]
+
 pub mod time;
 
 pub mod limits;
@@ -85,6 +87,14 @@ pub mod wire;
 
 pub mod protocol;
 
+pub mod services;
+
 pub mod net;
 
 pub mod reactor;
+
+pub mod config;
+
+pub mod logging;
+
+pub mod commands;

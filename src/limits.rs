@@ -128,7 +128,10 @@ impl Limits {
             (self.lean_read_bytes <= self.read_budget_bytes, "lean_read_bytes must not exceed read_budget_bytes"),
             (self.outbox_low_bytes < self.outbox_high_bytes, "outbox_low_bytes must be below outbox_high_bytes"),
             (1 <= self.max_line_bytes, "max_line_bytes must be at least 1"),
-            (2 * self.max_line_bytes <= self.memory_bytes, "memory_bytes must hold at least two lines of max_line_bytes"),
+            (
+                2 * self.max_line_bytes <= self.memory_bytes,
+                "memory_bytes must hold at least two lines of max_line_bytes",
+            ),
             (self.linger_quiet <= self.linger, "linger_quiet must not exceed linger"),
         ];
         must.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, sentence)| Err(sentence))

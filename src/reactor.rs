@@ -380,7 +380,9 @@ impl<N: Net> Reactor<N> {
         let todo = match slot {
             Slot::Stream(stream) => stream.settle(id, &mut self.common),
             Slot::Listener(listener) => Todo { work: listener.may_accept(), due: listener.retry_at, flush: false },
-            Slot::Datagram(datagram) => Todo { work: datagram.head.ready.readable, due: datagram.deadline, flush: false },
+            Slot::Datagram(datagram) => {
+                Todo { work: datagram.head.ready.readable, due: datagram.deadline, flush: false }
+            }
             Slot::Signals(_) => Todo::default(),
         };
         let head = slot.head();
@@ -482,7 +484,11 @@ impl<N: Net> Reactor<N> {
         if self.common.stopping || !(self.common.stop_asked || self.signals > 0) {
             return;
         }
-        log::info!("stopping: {} connections to finish, at most {:?}", self.common.metrics.open, self.common.limits.drain);
+        log::info!(
+            "stopping: {} connections to finish, at most {:?}",
+            self.common.metrics.open,
+            self.common.limits.drain
+        );
         let doors: Vec<Id> = self.ids(|slot| matches!(slot, Slot::Listener(_) | Slot::Datagram(_)));
         for id in doors {
             match self.slots.get_mut(id) {

@@ -84,7 +84,10 @@ impl<N: Net> Listener<N> {
             Err(AcceptError::Empty) => self.head.ready.readable = false,
             Err(AcceptError::Passing(error)) => {
                 common.metrics.accept_passing += 1;
-                log::debug!("{}: a connection was gone before it was accepted: {error}", common.services[self.service as usize]);
+                log::debug!(
+                    "{}: a connection was gone before it was accepted: {error}",
+                    common.services[self.service as usize]
+                );
             }
             // Whoever waits makes no new edge: `readable` stays, and the deadline asks again.
             Err(AcceptError::Exhausted(error)) => {
@@ -148,7 +151,11 @@ impl<N: Net> Datagram<N> {
             );
             return;
         }
-        log::trace!("{} {id} received from {from}: \"{}\"", common.services[self.service as usize], bytes.escape_ascii());
+        log::trace!(
+            "{} {id} received from {from}: \"{}\"",
+            common.services[self.service as usize],
+            bytes.escape_ascii()
+        );
         self.tell(id, common, |machine, context| machine.datagram(context, bytes, from));
         if self.reply.is_empty() {
             return;

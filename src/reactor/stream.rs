@@ -245,7 +245,10 @@ impl<S> Stream<S> {
                     common.now,
                     Kind::Stalled,
                     Level::Info,
-                    format_args!("{} {id} stalled: took none of {owed} bytes for {wait:?}", common.services[self.service as usize]),
+                    format_args!(
+                        "{} {id} stalled: took none of {owed} bytes for {wait:?}",
+                        common.services[self.service as usize]
+                    ),
                 );
                 self.die(id, Close::Stalled, common);
             }
@@ -471,7 +474,11 @@ impl<S> Stream<S> {
         if let Some(story) = self.story {
             let (peer, lasted) = (story.peer, common.now - story.opened);
             let service = common.services[self.service as usize];
-            log::debug!("{service} {id} closed, {close}: {peer}, {} bytes in, {} out, {lasted:?}", story.bytes_in, story.bytes_out);
+            log::debug!(
+                "{service} {id} closed, {close}: {peer}, {} bytes in, {} out, {lasted:?}",
+                story.bytes_in,
+                story.bytes_out
+            );
         }
     }
 }

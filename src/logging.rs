@@ -1,0 +1,130 @@
+//! env_logger on a standard error that never blocks: a log reader that stops reading loses lines, not the server.
+//! The only place with a wall clock. Touches standard error.
+
+use crate::limits::Limits;
+use env_logger::{Builder, Target};
+use log::LevelFilter;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Lines that standard error did not take, since the start.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// How many log lines were dropped because standard error would not take them.
+pub fn dropped_lines() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+/// Sends the log to standard error from here on: at `level`, else as `RUST_LOG` says, else at info.
+pub fn start(level: Option<LevelFilter>) {
+    let mut builder = Builder::new();
+    builder.filter_level(level.unwrap_or(LevelFilter::Info));
+    if let (None, Ok(filters)) = (level, std::env::var("RUST_LOG")) {
+        builder.parse_filters(&filters);
+    }
+    builder.format(|line, record| {
+        let (time, level) = (line.timestamp_millis(), record.level());
+        writeln!(line, "{time} {level:<5} {}", record.args())
+    });
+    builder.target(Target::Pipe(Box::new(Stderr { way: Way::to_stderr(), unsaid: 0, torn: false }))).init();
+}
+
+/// How to write without ever waiting.
+#[derive(Debug)]
+enum Way {
+    /// Opened anew and non-blocking. The inherited descriptor is not touched, for the shell shares it.
+    Own(File),
+    /// The inherited one, after asking whether it has room. For sockets, which cannot be opened anew.
+    Ask,
+    /// The inherited one as it is. A regular file always takes what it is given, and must keep the offset that it shares
+    /// with standard output.
+    Inherited,
+}
+
+impl Way {
+    fn to_stderr() -> Way {
+        match fstat(io::stderr()).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+            Ok(FileType::RegularFile) => Way::Inherited,
+            Ok(FileType::Fifo | FileType::CharacterDevice) => {
+                let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+                open("/proc/self/fd/2", flags, Mode::empty()).map_or(Way::Ask, |own| Way::Own(own.into()))
+            }
+            _ => Way::Ask,
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Way::Own(file) => file.write(bytes),
+            Way::Inherited => io::stderr().write(bytes),
+            Way::Ask => {
+                let stderr = io::stderr();
+                let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
+                match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? {
+                    0 => Err(io::ErrorKind::WouldBlock.into()),
+                    _ => io::stderr().write(bytes),
+                }
+            }
+        }
+    }
+}
+
+/// Takes each line whole, in part or not at all, but at once, and counts those that were lost.
+#[derive(Debug)]
+struct Stderr {
+    way: Way,
+    /// Lines dropped since a line last told so.
+    unsaid: u64,
+    /// The last line was taken in part.
+    torn: bool,
+}
+
+impl Stderr {
+    fn line(&mut self, line: &[u8]) {
+        if self.torn {
+            let Ok(1..) = self.way.write(b"\n") else { return self.lose() };
+            self.torn = false;
+        }
+        match self.way.write(line) {
+            Ok(count) if count == line.len() => (),
+            Ok(0) | Err(_) => self.lose(),
+            Ok(_) => {
+                self.torn = true;
+                self.lose();
+            }
+        }
+    }
+
+    fn lose(&mut self) {
+        self.unsaid += 1;
+        DROPPED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Write for Stderr {
+    /// env_logger hands over one whole line a call.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let unsaid = std::mem::take(&mut self.unsaid);
+        if unsaid > 0 {
+            self.line(format!("{unsaid} log lines were dropped: standard error did not take them\n").as_bytes());
+            if self.unsaid > 0 {
+                self.unsaid = unsaid; // not said either, and that line is no loss of its own
+                DROPPED.fetch_sub(1, Ordering::Relaxed);
+                self.lose(); // this one is
+                return Ok(line.len());
+            }
+        }
+        match line.get(..Limits::LOG_LINE_BYTES - 1) {
+            Some(start) if line.len() > Limits::LOG_LINE_BYTES => self.line(&[start, b"\n"].concat()),
+            _ => self.line(line),
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
