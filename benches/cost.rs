@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-const PARTS: [(&str, fn() -> Outcome<bool>); 5] =
-    [("calls", calls), ("cpu", cpu), ("udp", udp), ("memory", memory), ("idle", idle)];
+/// Measures, prints, and returns whether its promises are kept.
+type Part = fn() -> Outcome<bool>;
+
+const PARTS: [(&str, Part); 5] = [("calls", calls), ("cpu", cpu), ("udp", udp), ("memory", memory), ("idle", idle)];
 
 fn main() -> Outcome<()> {
     // cargo adds `--bench`.

@@ -86,7 +86,7 @@ pub(crate) struct Buffers {
     pub(crate) choked: bool,
     /// The inbox holds input that the machine left because the outbox was full, not because it is unfinished.
     pub(crate) held: bool,
-    /// Inbox and outbox bytes as last told to the `Ledger`.
+    /// Inbox and outbox bytes as last told to the pool.
     booked: (usize, usize),
 }
 
@@ -103,12 +103,21 @@ impl Buffers {
     }
 }
 
+impl Buffers {
+    /// What it takes in memory, empty or not.
+    fn taken_bytes(&self) -> usize {
+        size_of::<Buffers>() + self.inbox.bytes.capacity() + self.outbox.bytes.capacity()
+    }
+}
+
 /// Where boxes come from and go to, and the sum of what all of them hold.
 #[derive(Debug)]
 pub(crate) struct Pool {
     // Boxed because a stream holds a box: taking one must not move 100 bytes.
     #[allow(clippy::vec_box)]
     free: Vec<Box<Buffers>>,
+    /// What the free ones take in memory, in bytes.
+    free_bytes: usize,
     /// Bytes in all inboxes.
     pub(crate) inboxes: usize,
     /// Bytes in all outboxes.
@@ -117,7 +126,7 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn new() -> Pool {
-        Pool { free: Vec::new(), inboxes: 0, outboxes: 0 }
+        Pool { free: Vec::new(), free_bytes: 0, inboxes: 0, outboxes: 0 }
     }
 
     /// All queued bytes together.
@@ -127,7 +136,9 @@ impl Pool {
 
     /// An empty box.
     pub(crate) fn take(&mut self) -> Box<Buffers> {
-        self.free.pop().unwrap_or_else(|| Box::new(Buffers::new()))
+        let Some(buffers) = self.free.pop() else { return Box::new(Buffers::new()) };
+        self.free_bytes -= buffers.taken_bytes();
+        buffers
     }
 
     /// Takes note of what `buffers` holds now.
@@ -144,8 +155,9 @@ impl Pool {
         buffers.outbox.clear();
         self.book(&mut buffers);
         (buffers.choked, buffers.held) = (false, false);
-        let largest = buffers.inbox.bytes.capacity().max(buffers.outbox.bytes.capacity());
-        if largest <= limits.pool_keep_bytes && self.free.len() < limits.pool_boxes {
+        let bytes = buffers.taken_bytes();
+        if self.free_bytes + bytes <= limits.pool_bytes {
+            self.free_bytes += bytes;
             self.free.push(buffers);
         }
     }
@@ -191,8 +203,8 @@ mod tests {
         assert_eq!(pool.queued(), 0);
         assert_eq!(pool.free.len(), 1);
         let mut large = pool.take();
-        large.outbox.push(&vec![0; limits.pool_keep_bytes + 1]);
+        large.outbox.push(&vec![0; limits.pool_bytes]);
         pool.give_back(large, &limits);
-        assert_eq!(pool.free.len(), 0, "a box that grew is not kept");
+        assert_eq!((pool.free.len(), pool.free_bytes), (0, 0), "a box that does not fit is not kept");
     }
 }

@@ -43,10 +43,9 @@ pub struct Limits {
     /// All queued bytes together, inboxes and outboxes. Default 64 MiB; above it nobody who is owed bytes is read. Unfinished
     /// input may be half of it: a connection that would add more while it is owed nothing is closed, `full`.
     pub memory_bytes: usize,
-    /// Emptied buffers kept for the next connection that needs one. Default 64, more than one turn has in use at once.
-    pub pool_boxes: usize,
-    /// The largest buffer worth keeping. Default 64 KiB, one read's worth; 64 of them are 8 MiB at the very most.
-    pub pool_keep_bytes: usize,
+    /// Emptied buffers kept for the next connection that needs one, together. Default 1 MiB: more than the connections of one
+    /// turn have in use at once, and little enough to keep for good.
+    pub pool_bytes: usize,
     /// The largest datagram taken. Default 8 KiB: beyond any Ethernet frame and any DNS answer; a larger one is dropped and counted.
     pub max_datagram_bytes: usize,
     /// Datagrams taken a turn, a socket. Default 256: under a millisecond.
@@ -87,8 +86,7 @@ impl Default for Limits {
             outbox_high_bytes: 256 * KIB,
             outbox_low_bytes: 64 * KIB,
             memory_bytes: 64 * MIB,
-            pool_boxes: 64,
-            pool_keep_bytes: 64 * KIB,
+            pool_bytes: MIB,
             max_datagram_bytes: 8 * KIB,
             datagram_budget: 256,
             udp_buffer_bytes: 4 * MIB,
