@@ -10,19 +10,21 @@ use crate::services::{Service, Transport};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 /// Serves until a signal. Returns whether it ended cleanly.
 ///
 /// # Errors
 /// One line: what was tried, on what, why it failed and what to do.
 pub fn run(config: &Config) -> Result<bool, String> {
-    let limits = fit_descriptors(&config.limits)?;
     let signals = stop_signals().map_err(|error| format!("cannot watch for signals: {error}"))?;
+    // Nothing is said before everything is bound: a failure is one line.
     let mut doors = Vec::new();
     for (service, address) in &config.listen {
-        doors.extend(open(service, address, &limits)?);
+        doors.extend(open(service, address, &config.limits)?);
     }
+    let limits = fit_descriptors(&config.limits)?;
+    doors.iter().for_each(|door| door.describe(&limits));
     let net = MioNet::new(&limits).map_err(|error| format!("cannot create the poll: {error}"))?;
     let mut reactor = Reactor::new(net, limits);
     reactor.stop_on(signals).map_err(|error| format!("cannot watch for signals: {error}"))?;
@@ -42,18 +44,40 @@ struct Door {
     service: &'static Service,
     local: SocketAddr,
     socket: Socket,
+    /// The address of the other family, which should have been bound too and which this machine lacks.
+    lacking: Option<IpAddr>,
 }
 
 enum Socket {
     Tcp(<MioNet as Net>::Listener),
-    Udp(<MioNet as Net>::Datagram),
+    /// And the receive buffer that the kernel granted, in bytes.
+    Udp(<MioNet as Net>::Datagram, usize),
+}
+
+impl Door {
+    /// What the log should know of it.
+    fn describe(&self, limits: &Limits) {
+        let (name, local, asked) = (self.service.name, self.local, limits.udp_buffer_bytes);
+        if let Some(ip) = self.lacking {
+            log::info!("{name} on {local} only: this machine has no {ip}");
+        }
+        match self.socket {
+            Socket::Tcp(_) => (),
+            Socket::Udp(_, granted) if granted < asked => log::warn!(
+                "{name} on {local}: receive buffer of {granted} bytes where {asked} were asked for (raise net.core.rmem_max)"
+            ),
+            Socket::Udp(_, granted) => log::info!("{name} on {local}: receive buffer of {granted} bytes"),
+        }
+    }
 }
 
 fn enter(reactor: &mut Reactor<MioNet>, door: Door, config: &Config) -> io::Result<()> {
     let (service, settings) = (door.service, config.settings);
     match door.socket {
         Socket::Tcp(listener) => reactor.listen(service.name, listener, move || (service.machine)(&settings)),
-        Socket::Udp(socket) => reactor.serve_datagrams(service.name, socket, door.local, (service.machine)(&settings)),
+        Socket::Udp(socket, _) => {
+            reactor.serve_datagrams(service.name, socket, door.local, (service.machine)(&settings))
+        }
     }
 }
 
@@ -71,99 +95,88 @@ fn announce(places: &[(&str, SocketAddr)]) {
 
 /// Every socket that `address` means.
 fn open(service: &'static Service, address: &Address, limits: &Limits) -> Result<Vec<Door>, String> {
-    let failed = |at: &dyn std::fmt::Display, error: &io::Error| {
-        format!("cannot listen on {at}: {}", reason(service, port_of(address), error))
-    };
-    match address {
-        Address::Socket(at) => bind(service, *at, limits).map(|door| vec![door]).map_err(|error| failed(at, &error)),
-        Address::Everywhere(port) => {
-            let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port));
-            let door = match bind(service, all, limits) {
-                Err(error) if lacks_family(&error) => {
-                    log::info!("{} on :{port}: IPv4 only, this machine has no IPv6", service.name);
-                    bind(service, SocketAddr::from((Ipv4Addr::UNSPECIFIED, *port)), limits)
-                }
-                result => result,
-            };
-            door.map(|door| vec![door]).map_err(|error| failed(address, &error))
-        }
+    let [all_v6, all_v4] = [IpAddr::from(Ipv6Addr::UNSPECIFIED), IpAddr::from(Ipv4Addr::UNSPECIFIED)];
+    let (ips, port) = match address {
+        Address::Socket(at) => (vec![at.ip()], at.port()),
+        Address::Everywhere(port) => (vec![all_v6], *port),
+        Address::Loopback(port) => (vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], *port),
         Address::Host(host, port) => {
             let resolved = (host.as_str(), *port).to_socket_addrs();
-            let resolved = resolved.map_err(|error| {
+            let mut ips: Vec<IpAddr> = Vec::new();
+            for at in resolved.map_err(|error| {
                 format!("cannot listen on {address}: no address for {host} ({error}; try an IP address)")
-            })?;
-            let mut doors: Vec<Door> = Vec::new();
-            for at in resolved {
-                if doors.iter().all(|door| door.local.ip() != at.ip()) {
-                    doors.push(bind(service, at, limits).map_err(|error| failed(&at, &error))?);
+            })? {
+                if !ips.contains(&at.ip()) {
+                    ips.push(at.ip());
                 }
             }
-            Ok(doors)
+            (ips, *port)
         }
-        Address::Loopback(port) => open_loopback(service, *port, limits).map_err(|(at, error)| failed(&at, &error)),
-    }
+    };
+    let doors = match open_all(service, &ips, port, limits) {
+        Err((_, error)) if ips == [all_v6] && lacks_family(&error) => open_all(service, &[all_v4], port, limits),
+        result => result,
+    };
+    doors.map_err(|(at, error)| format!("cannot listen on {at}: {}", reason(service, port, &error)))
 }
 
-/// Loopback in both families on one port; a family that the machine lacks is left out.
-fn open_loopback(service: &'static Service, port: u16, limits: &Limits) -> Result<Vec<Door>, (SocketAddr, io::Error)> {
+/// A socket for each of `ips`, all on one port. A loopback address that the machine lacks is left out, if there is another.
+fn open_all(
+    service: &'static Service,
+    ips: &[IpAddr],
+    port: u16,
+    limits: &Limits,
+) -> Result<Vec<Door>, (SocketAddr, io::Error)> {
     // A free port of one family may be taken in the other; then another free one is tried.
     const TRIES: usize = 16;
     for attempt in 1.. {
-        let mut doors: Vec<Door> = Vec::new();
-        let mut failure = None;
-        for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
-            let at = SocketAddr::new(ip, doors.first().map_or(port, |door| door.local.port()));
-            match bind(service, at, limits) {
-                Ok(door) => doors.push(door),
-                Err(error) if lacks_family(&error) && ip.is_ipv6() && !doors.is_empty() => {
-                    log::info!("{} on {port}: IPv4 only, this machine has no {ip}", service.name);
-                }
-                Err(error) if lacks_family(&error) && ip.is_ipv4() => {
-                    log::info!("{} on {port}: IPv6 only, this machine has no {ip}", service.name);
-                }
-                Err(error) => failure = Some((at, error)),
-            }
-        }
-        match failure {
-            None => return Ok(doors),
-            Some((_, error)) if port == 0 && attempt < TRIES && error.kind() == io::ErrorKind::AddrInUse => (),
-            Some(failure) => return Err(failure),
+        match open_once(service, ips, port, limits) {
+            Err((_, error)) if port == 0 && attempt < TRIES && error.kind() == io::ErrorKind::AddrInUse => (),
+            result => return result,
         }
     }
     unreachable!("the last try returns")
 }
 
+fn open_once(
+    service: &'static Service,
+    ips: &[IpAddr],
+    port: u16,
+    limits: &Limits,
+) -> Result<Vec<Door>, (SocketAddr, io::Error)> {
+    let (mut doors, mut lacking): (Vec<Door>, _) = (Vec::new(), None);
+    for ip in ips {
+        let at = SocketAddr::new(*ip, doors.first().map_or(port, |door| door.local.port()));
+        match bind(service, at, limits) {
+            Ok(door) => doors.push(door),
+            Err(error) if ip.is_loopback() && lacks_family(&error) => lacking = Some((at, error)),
+            Err(error) => return Err((at, error)),
+        }
+    }
+    match (doors.first_mut(), lacking) {
+        (None, Some(lacking)) => return Err(lacking),
+        (Some(first), Some((at, _))) => first.lacking = Some(at.ip()),
+        (_, None) => (),
+    }
+    Ok(doors)
+}
+
 fn bind(service: &'static Service, at: SocketAddr, limits: &Limits) -> io::Result<Door> {
-    match service.transport {
+    let (local, socket) = match service.transport {
         Transport::Tcp => {
             let listener = listen(at, limits)?;
-            Ok(Door { service, local: listener.local_addr()?, socket: Socket::Tcp(listener) })
+            (listener.local_addr()?, Socket::Tcp(listener))
         }
         Transport::Udp => {
             let (socket, granted) = bind_udp(at, limits)?;
-            let (local, asked) = (socket.local_addr()?, limits.udp_buffer_bytes);
-            if granted < asked {
-                log::warn!(
-                    "{} {local}: receive buffer of {granted} bytes, {asked} were asked for (raise net.core.rmem_max)",
-                    service.name
-                );
-            } else {
-                log::info!("{} {local}: receive buffer of {granted} bytes", service.name);
-            }
-            Ok(Door { service, local, socket: Socket::Udp(socket) })
+            (socket.local_addr()?, Socket::Udp(socket, granted))
         }
-    }
+    };
+    Ok(Door { service, local, socket, lacking: None })
 }
 
 fn lacks_family(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
-}
-
-fn port_of(address: &Address) -> u16 {
-    match address {
-        Address::Loopback(port) | Address::Everywhere(port) | Address::Host(_, port) => *port,
-        Address::Socket(at) => at.port(),
-    }
 }
 
 /// Why a bind failed, and what to try.
