@@ -59,6 +59,11 @@ impl Queue {
         }
     }
 
+    /// How many bytes it could hold without asking for more memory.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Drops everything, but keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
@@ -106,7 +111,7 @@ impl Buffers {
 impl Buffers {
     /// What it takes in memory, empty or not.
     fn taken_bytes(&self) -> usize {
-        size_of::<Buffers>() + self.inbox.bytes.capacity() + self.outbox.bytes.capacity()
+        size_of::<Buffers>() + self.inbox.capacity() + self.outbox.capacity()
     }
 }
 

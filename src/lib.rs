@@ -57,6 +57,7 @@
 //! | `timers.rs` | lazy deadline heap |
 //! | `metrics.rs` | plain counters, and their text |
 //! | `wire/` | codecs: `line.rs` |
+//! | `room.rs` | rooms and who is in them; `room/log.rs`, the shared log of one |
 //! | `protocol.rs` | the contract of the machines |
 //! | `protocol/` | the machines: `echo.rs`, `datagram.rs` |
 //! | `services.rs` | the registry: one line per service |
@@ -84,6 +85,8 @@ pub mod timers;
 pub mod metrics;
 
 pub mod wire;
+
+pub mod room;
 
 pub mod protocol;
 

@@ -1,37 +1,41 @@
 //! Echo over TCP: by line, or byte for byte. Pure: bytes in, answers into the outbox.
 
+use super::heartbeat::Heartbeat;
 use super::{Context, Protocol};
 use crate::close::Close;
 use crate::wire::line::{Line, LineDecoder};
+use std::net::SocketAddr;
 
 /// `echo: LINE` for each line; `PONG` for `PING`. The machine of the service `echo`.
 #[derive(Debug, Default)]
 pub struct LineEcho {
     lines: LineDecoder,
+    heartbeat: Heartbeat,
 }
 
 impl LineEcho {
-    fn answer(context: &mut Context<'_>, line: &[u8]) {
+    fn answer(&mut self, context: &mut Context<'_>, line: &[u8]) {
         context.metrics.messages += 1;
-        match line {
-            b"PING" => context.outbox.push(b"PONG\n"),
-            b"PONG" => (), // a sign of life, never echoed: two servers must not chat for ever
-            _ => {
-                context.outbox.push(b"echo: ");
-                context.outbox.push(line);
-                context.outbox.push(b"\n");
-            }
+        if !self.heartbeat.takes(context, line) {
+            context.outbox.push(b"echo: ");
+            context.outbox.push(line);
+            context.outbox.push(b"\n");
         }
     }
 }
 
 impl Protocol for LineEcho {
+    fn opened(&mut self, context: &mut Context<'_>, _: SocketAddr) {
+        self.heartbeat.heard(context);
+    }
+
     fn bytes(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> usize {
+        self.heartbeat.heard(context);
         let mut consumed = 0;
         while !context.is_full() {
             match self.lines.next(&bytes[consumed..], context.limits.max_line_bytes) {
                 Line::Whole { line, used } => {
-                    LineEcho::answer(context, line);
+                    self.answer(context, line);
                     consumed += used;
                 }
                 Line::Unfinished => break,
@@ -46,8 +50,12 @@ impl Protocol for LineEcho {
 
     fn ended(&mut self, context: &mut Context<'_>, rest: &[u8]) {
         if !rest.is_empty() {
-            LineEcho::answer(context, rest);
+            self.answer(context, rest);
         }
+    }
+
+    fn expired(&mut self, context: &mut Context<'_>) {
+        self.heartbeat.expired(context);
     }
 
     fn closing(&mut self, context: &mut Context<'_>, close: Close) {

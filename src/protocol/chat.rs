@@ -1,0 +1,193 @@
+//! Chat for people with `nc`: a line goes to everyone else in the room, a line that begins with `/` is a command. Pure: who is
+//! where stands in the rooms that the context lends.
+
+use super::heartbeat::Heartbeat;
+use super::{Context, Protocol};
+use crate::close::Close;
+use crate::room::Bucket;
+use crate::wire::line::{Line, LineDecoder};
+use crate::wire::text::{show, wrong_name};
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+/// Where everybody begins, and where `/leave` leads.
+const LOBBY: &str = "lobby";
+
+/// `/who` names so many at the most: two screens.
+const WHO_MAX: usize = 100;
+
+const HELP: &str = "\
+INFO a line goes to everyone else in the room; //text sends /text
+INFO /nick NAME  /who  /msg NAME TEXT  /join ROOM  /leave (back to the lobby)  /help  /quit
+";
+
+/// The machine of the service `chat`.
+#[derive(Debug, Default)]
+pub struct Chat {
+    lines: LineDecoder,
+    heartbeat: Heartbeat,
+    ration: Bucket,
+    /// Has been told that it is over its ration, and has said nothing within it since.
+    told: bool,
+}
+
+impl Chat {
+    fn line(&mut self, context: &mut Context<'_>, line: &[u8]) {
+        if self.heartbeat.takes(context, line) {
+            return;
+        }
+        let mut text = std::mem::take(context.text);
+        show(line, &mut text);
+        let most = context.limits.max_line_bytes;
+        if text.len() > most {
+            // What is no UTF-8 grows when it is replaced.
+            let _ = writeln!(context.outbox, "ERROR text: longer than {most} bytes once what is no UTF-8 is replaced");
+        } else if !text.trim().is_empty() {
+            context.metrics.messages += 1;
+            self.typed(context, text.trim_end());
+        }
+        *context.text = text;
+    }
+
+    fn typed(&mut self, context: &mut Context<'_>, text: &str) {
+        let Some(seat) = *context.seat else { return };
+        let Some(command) = text.strip_prefix('/') else { return self.say(context, text) };
+        if command.starts_with('/') {
+            return self.say(context, command);
+        }
+        let (word, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+        let rest = rest.trim();
+        match (word, rest) {
+            ("nick", name) => self.nick(context, name),
+            ("join", room) => self.join(context, room),
+            ("leave", "") => self.join(context, LOBBY),
+            ("who", "") => {
+                let members = context.rooms.who(seat);
+                let more = members.len().saturating_sub(WHO_MAX);
+                let _ = write!(context.outbox, "INFO {}:", context.rooms.room(seat));
+                for (index, name) in members.take(WHO_MAX).enumerate() {
+                    let _ = write!(context.outbox, "{} {name}", if index > 0 { "," } else { "" });
+                }
+                let _ = if more > 0 { writeln!(context.outbox, " and {more} more") } else { writeln!(context.outbox) };
+            }
+            ("msg", rest) => self.private(context, rest),
+            ("help", "") => context.outbox.push(HELP.as_bytes()),
+            ("quit", "") => context.close(Close::Bye),
+            _ => {
+                let _ = writeln!(context.outbox, "ERROR unknown: no command /{word}, see /help");
+            }
+        }
+    }
+
+    fn say(&mut self, context: &mut Context<'_>, text: &str) {
+        if self.may_speak(context)
+            && let Some(seat) = *context.seat
+            && context.rooms.say(seat, text, context.limits)
+        {
+            context.metrics.published += 1;
+        }
+    }
+
+    /// Whether it is within its ration; if not, it is told once.
+    fn may_speak(&mut self, context: &mut Context<'_>) -> bool {
+        let may = self.ration.take(context.now, context.limits.chat_rate);
+        if !may {
+            context.metrics.rationed += 1;
+            if !self.told {
+                let most = context.limits.chat_rate.unwrap_or_default();
+                let _ = writeln!(
+                    context.outbox,
+                    "ERROR rate: at most {most} messages a second, what is over that is dropped"
+                );
+            }
+        }
+        self.told = !may;
+        may
+    }
+
+    fn nick(&mut self, context: &mut Context<'_>, name: &str) {
+        let Some(seat) = *context.seat else { return };
+        if let Some(wrong) = wrong_name(name) {
+            let _ = writeln!(context.outbox, "ERROR name: {wrong}, see /help");
+        } else if self.may_speak(context) {
+            let _ = match context.rooms.rename(seat, name, context.limits) {
+                Ok(()) => writeln!(context.outbox, "INFO you are {name}"),
+                Err(_) => writeln!(context.outbox, "ERROR name: {name} is taken"),
+            };
+        }
+    }
+
+    fn join(&mut self, context: &mut Context<'_>, room: &str) {
+        let Some(seat) = *context.seat else { return };
+        if let Some(wrong) = wrong_name(room) {
+            let _ = writeln!(context.outbox, "ERROR room: {wrong}, see /help");
+        } else if self.may_speak(context) {
+            let moved = context.rooms.move_to(seat, room, Close::Bye.word(), context.now, context.limits);
+            let room = context.rooms.room(seat);
+            let _ = match moved {
+                Ok(true) => writeln!(context.outbox, "INFO you are in {room}"),
+                Ok(false) => writeln!(context.outbox, "INFO you are in {room} already"),
+                Err(_) => writeln!(context.outbox, "ERROR full: {} rooms", context.limits.max_rooms),
+            };
+        }
+    }
+
+    fn private(&mut self, context: &mut Context<'_>, rest: &str) {
+        let Some(seat) = *context.seat else { return };
+        let Some((name, text)) = rest.split_once(char::is_whitespace) else {
+            context.outbox.push(b"ERROR usage: /msg NAME TEXT\n");
+            return;
+        };
+        let Some((to, name)) = context.rooms.find(name) else {
+            let _ = writeln!(context.outbox, "ERROR name: nobody is called {name}");
+            return;
+        };
+        let (name, from) = (name.to_string(), context.rooms.name(seat));
+        let line = format!("PRIVATE {from}: {}\n", text.trim_start());
+        if self.may_speak(context) {
+            let _ = writeln!(context.outbox, "INFO sent to {name}");
+            context.send_to(to, line);
+        }
+    }
+}
+
+impl Protocol for Chat {
+    fn opened(&mut self, context: &mut Context<'_>, _: SocketAddr) {
+        self.heartbeat.heard(context);
+        let seat = context.rooms.enter(context.id, LOBBY, context.now, context.limits);
+        *context.seat = Some(seat);
+        let name = context.rooms.name(seat);
+        let _ = writeln!(context.outbox, "WELCOME {name}, you are in {LOBBY}; /help lists what you can do");
+    }
+
+    fn bytes(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> usize {
+        self.heartbeat.heard(context);
+        let mut consumed = 0;
+        while !context.is_full() {
+            match self.lines.next(&bytes[consumed..], context.limits.max_line_bytes) {
+                Line::Whole { line, used } => {
+                    self.line(context, line);
+                    consumed += used;
+                }
+                Line::Unfinished => break,
+                Line::TooLong => {
+                    context.close(Close::TooLong);
+                    return bytes.len();
+                }
+            }
+        }
+        consumed
+    }
+
+    fn ended(&mut self, context: &mut Context<'_>, rest: &[u8]) {
+        self.line(context, rest);
+    }
+
+    fn expired(&mut self, context: &mut Context<'_>) {
+        self.heartbeat.expired(context);
+    }
+
+    fn closing(&mut self, context: &mut Context<'_>, close: Close) {
+        context.tell(close);
+    }
+}
