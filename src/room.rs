@@ -228,13 +228,13 @@ impl Rooms {
         if room == self.members[seat.key()].room {
             return Ok(false);
         }
-        self.stand_up(seat, why, now, limits);
+        self.stand_up(seat, Some(why), now, limits);
         self.sit(seat, room, now, limits);
         Ok(true)
     }
 
-    /// Takes a member out of its room, for good; the others are told `why`.
-    pub fn leave(&mut self, seat: Seat, why: &str, now: Moment, limits: &Limits) {
+    /// Takes a member out of its room, for good; the others are told `why`, if there is one.
+    pub fn leave(&mut self, seat: Seat, why: Option<&str>, now: Moment, limits: &Limits) {
         self.stand_up(seat, why, now, limits);
         let member = self.members.remove(seat.key());
         self.nicks.remove(folded(&member.name).as_str());
@@ -252,7 +252,9 @@ impl Rooms {
         let old = std::mem::replace(&mut self.members[seat.key()].name, new.into());
         self.nicks.remove(folded(&old).as_str());
         self.nicks.insert(key.into_boxed_str(), seat);
-        self.publish(seat, Event::Nick { old: &old, new }, limits);
+        if !self.publish(seat, Event::Nick { old: &old, new }, limits) {
+            self.notices_dropped += 1;
+        }
         Ok(())
     }
 
@@ -493,8 +495,10 @@ impl Rooms {
         self.announce(key);
     }
 
-    fn stand_up(&mut self, seat: Seat, why: &str, now: Moment, limits: &Limits) {
-        self.notice(seat, Some(why), now, limits);
+    fn stand_up(&mut self, seat: Seat, why: Option<&str>, now: Moment, limits: &Limits) {
+        if why.is_some() {
+            self.notice(seat, why, now, limits);
+        }
         let member = &mut self.members[seat.key()];
         let (key, index) = (member.room, member.index);
         let room = &mut self.rooms[key];

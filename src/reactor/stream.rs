@@ -334,7 +334,12 @@ impl<S> Stream<S> {
                         common.services[self.service as usize]
                     ),
                 );
-                self.die(id, Close::Stalled, common);
+                // Where it was not to take more than the last words, the reason for those stays.
+                let close = match self.phase {
+                    Phase::Closing(close) if close != Close::Bye => close,
+                    _ => Close::Stalled,
+                };
+                self.die(id, close, common);
             }
             Verdict::LingeredEnough => match self.phase {
                 Phase::Lingering(close) => self.die(id, close, common),
@@ -482,7 +487,9 @@ impl<S> Stream<S> {
         if let (Phase::Closing(close) | Phase::Lingering(close) | Phase::Dead(close), Some(seat)) =
             (self.phase, self.seat)
         {
-            common.rooms.leave(seat, close.word(), common.now, &common.limits);
+            // When everybody goes, nobody is told of each.
+            let why = (!common.stopping).then_some(close.word());
+            common.rooms.leave(seat, why, common.now, &common.limits);
             self.seat = None;
         }
         if let Some(mut buffers) = self.buffers.take() {
@@ -529,7 +536,8 @@ impl<S> Stream<S> {
                 self.tell(id, common, |machine, context| machine.ended(context, rest.as_slice()));
                 self.begin_close(id, Close::Bye, common);
                 self.write(id, common);
-            } else if common.stopping {
+            } else if common.stopping && !self.may_follow(common) {
+                // Whoever can be written to has had what was said in its room.
                 self.begin_close(id, Close::Shutdown, common);
                 self.write(id, common);
             }
@@ -577,7 +585,7 @@ impl<S> Stream<S> {
             common.pool.give_back(buffers, &common.limits);
         }
         if let Some(seat) = self.seat {
-            common.rooms.leave(seat, close.word(), common.now, &common.limits);
+            common.rooms.leave(seat, Some(close.word()), common.now, &common.limits);
         }
         if let Some(story) = self.story {
             let (peer, lasted) = (story.peer, common.now - story.opened);
