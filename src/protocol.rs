@@ -5,6 +5,7 @@ pub mod chat;
 pub mod datagram;
 pub mod echo;
 pub mod heartbeat;
+pub mod text;
 
 use crate::buffer::Queue;
 use crate::close::Close;

@@ -1,14 +1,12 @@
 //! Chat for people with `nc`: a line goes to everyone else in the room, a line that begins with `/` is a command. Pure: who is
 //! where stands in the rooms that the context lends.
 
-use super::heartbeat::Heartbeat;
-use super::{Context, Protocol};
+use super::Context;
+use super::text::{Speaker, Text};
 use crate::close::Close;
 use crate::room::Bucket;
-use crate::wire::line::{Line, LineDecoder};
 use crate::wire::text::{show, wrong_name};
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 
 /// Where everybody begins, and where `/leave` leads.
 const LOBBY: &str = "lobby";
@@ -22,33 +20,17 @@ INFO /nick NAME  /who  /msg NAME TEXT  /join ROOM  /leave (back to the lobby)  /
 ";
 
 /// The machine of the service `chat`.
+pub type Chat = Text<Person>;
+
+/// Somebody who chats.
 #[derive(Debug, Default)]
-pub struct Chat {
-    lines: LineDecoder,
-    heartbeat: Heartbeat,
+pub struct Person {
     ration: Bucket,
     /// Has been told that it is over its ration, and has said nothing within it since.
     told: bool,
 }
 
-impl Chat {
-    fn line(&mut self, context: &mut Context<'_>, line: &[u8]) {
-        if self.heartbeat.takes(context, line) {
-            return;
-        }
-        let mut text = std::mem::take(context.text);
-        show(line, &mut text);
-        let most = context.limits.max_line_bytes;
-        if text.len() > most {
-            // What is no UTF-8 grows when it is replaced.
-            let _ = writeln!(context.outbox, "ERROR text: longer than {most} bytes once what is no UTF-8 is replaced");
-        } else if !text.trim().is_empty() {
-            context.metrics.messages += 1;
-            self.typed(context, text.trim_end());
-        }
-        *context.text = text;
-    }
-
+impl Person {
     fn typed(&mut self, context: &mut Context<'_>, text: &str) {
         let Some(seat) = *context.seat else { return };
         let Some(command) = text.strip_prefix('/') else { return self.say(context, text) };
@@ -151,43 +133,24 @@ impl Chat {
     }
 }
 
-impl Protocol for Chat {
-    fn opened(&mut self, context: &mut Context<'_>, _: SocketAddr) {
-        self.heartbeat.heard(context);
+impl Speaker for Person {
+    fn opened(&mut self, context: &mut Context<'_>) {
         let seat = context.rooms.enter(context.id, LOBBY, context.now, context.limits);
         *context.seat = Some(seat);
         let name = context.rooms.name(seat);
         let _ = writeln!(context.outbox, "WELCOME {name}, you are in {LOBBY}; /help lists what you can do");
     }
 
-    fn bytes(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> usize {
-        self.heartbeat.heard(context);
-        let mut consumed = 0;
-        while !context.is_full() {
-            match self.lines.next(&bytes[consumed..], context.limits.max_line_bytes) {
-                Line::Whole { line, used } => {
-                    self.line(context, line);
-                    consumed += used;
-                }
-                Line::Unfinished => break,
-                Line::TooLong => {
-                    context.close(Close::TooLong);
-                    return bytes.len();
-                }
-            }
+    fn line(&mut self, context: &mut Context<'_>, line: &[u8]) {
+        let mut text = std::mem::take(context.text);
+        show(line, &mut text);
+        let most = context.limits.max_line_bytes;
+        if text.len() > most {
+            // What is no UTF-8 grows when it is replaced.
+            let _ = writeln!(context.outbox, "ERROR text: longer than {most} bytes once what is no UTF-8 is replaced");
+        } else if !text.trim().is_empty() {
+            self.typed(context, text.trim_end());
         }
-        consumed
-    }
-
-    fn ended(&mut self, context: &mut Context<'_>, rest: &[u8]) {
-        self.line(context, rest);
-    }
-
-    fn expired(&mut self, context: &mut Context<'_>) {
-        self.heartbeat.expired(context);
-    }
-
-    fn closing(&mut self, context: &mut Context<'_>, close: Close) {
-        context.tell(close);
+        *context.text = text;
     }
 }
