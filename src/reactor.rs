@@ -82,6 +82,11 @@ impl<N> Common<N> {
     fn high_bytes(&self) -> usize {
         if self.is_lean() { self.limits.lean_read_bytes } else { self.limits.outbox_high_bytes }
     }
+
+    /// Down to so many bytes an outbox stays full once it was.
+    fn low_bytes(&self) -> usize {
+        self.limits.outbox_low_bytes.min(self.high_bytes() - 1)
+    }
 }
 
 /// What is to be done with a slot, as its state says.
@@ -263,7 +268,8 @@ impl<N: Net> Reactor<N> {
         let wait = self.wait();
         self.batch.clear();
         let full = match self.common.net.poll(wait, &mut self.batch) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => false, // a debugger attaching is enough
+            // A suspension ends so, too: nothing was looked at, so anything may be waiting.
+            Err(error) if error.kind() == ErrorKind::Interrupted => true,
             result => result?,
         };
         self.common.now = self.common.net.now();
@@ -465,8 +471,8 @@ impl<N: Net> Reactor<N> {
             if let Some((socket, peer)) = listener.accept(&mut self.common) {
                 let (service, machine) = (listener.service, (listener.machine)());
                 self.admit(socket, peer, service, machine);
-            } else if listener.retry_at.is_some() {
-                self.starved.push(id);
+            } else if listener.retry_at.is_some() && !self.starved.contains(&id) {
+                self.starved.push(id); // once, however often it retries before a connection ends
             }
         }
     }
@@ -555,6 +561,7 @@ impl<N: Net> Reactor<N> {
                 stream.head.ready.readable = true; // it may have been accepted just now, before any edge
                 stream.work(*id, &mut self.common);
             }
+            self.settle(*id); // books what it is owed now, so that all of them together stay within the memory budget
         }
         self.common.stopping = true;
         self.drain_until = Some(self.common.now + self.common.limits.drain);

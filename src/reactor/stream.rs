@@ -169,21 +169,22 @@ impl<S> Stream<S> {
             _ => None,
         };
         // Under `block` a member that holds up a room is given the write timeout in all, progress or not.
-        let holds_up = match self.seat {
-            Some(seat) if limits.slow_reader == SlowReader::Block => common.rooms.behind_since(seat),
+        let holds_up = || match self.seat {
+            Some(seat) if limits.slow_reader == SlowReader::Block => {
+                Some((common.rooms.behind_since(seat)? + limits.write_timeout, Verdict::Stalled))
+            }
             _ => None,
         };
-        let holds_up = holds_up.map(|since| (since + limits.write_timeout, Verdict::Stalled));
+        // Nor is a peer idle that can be read: it has not been heard out yet. Members of a room may just listen.
+        let idle = || {
+            let timeout = limits.idle_timeout.filter(|_| !self.head.ready.readable && self.seat.is_none())?;
+            Some((self.heard + timeout, Verdict::Idle))
+        };
+        let expired = || self.deadline.map(|at| (at, Verdict::Expired));
         let soonest = |all: [Option<(Moment, Verdict)>; 4]| all.into_iter().flatten().min_by_key(|(at, _)| *at);
         match self.phase {
-            Phase::Open if self.paused => soonest([stalled(), holds_up, None, None]),
-            Phase::Open => soonest([
-                stalled(),
-                holds_up,
-                self.deadline.map(|at| (at, Verdict::Expired)),
-                // Members of a room may just listen.
-                limits.idle_timeout.filter(|_| self.seat.is_none()).map(|idle| (self.heard + idle, Verdict::Idle)),
-            ]),
+            Phase::Open if self.paused => soonest([stalled(), holds_up(), None, None]),
+            Phase::Open => soonest([stalled(), holds_up(), expired(), idle()]),
             Phase::Closing(_) => stalled(),
             Phase::Lingering(_) => soonest([
                 None,
@@ -378,9 +379,13 @@ impl<S> Stream<S> {
             }
         };
         // Whoever is owed bytes is judged by the outbox; all others may together leave half of the memory unfinished.
-        let inboxes = common.pool.inboxes + left;
-        if left > 0 && self.phase == Phase::Open && self.owed() == 0 && inboxes > common.limits.memory_bytes / 2 {
-            self.begin_close(id, Close::MemoryFull, common);
+        if left > 0 && self.phase == Phase::Open && self.owed() == 0 {
+            if let Some(buffers) = &mut self.buffers {
+                common.pool.book(buffers); // or what it had left before would count twice
+            }
+            if common.pool.inboxes > common.limits.memory_bytes / 2 {
+                self.begin_close(id, Close::MemoryFull, common);
+            }
         }
     }
 
@@ -426,6 +431,8 @@ impl<S> Stream<S> {
             high_bytes,
         };
         let answer = say(self.machine.as_mut(), &mut context);
+        // Here and not in `settle`: by then a flush may have taken it all, and the machine would wait for `drained` for ever.
+        buffers.choked |= buffers.outbox.len() >= high_bytes;
         // A machine asks for little; what closing adds is dropped, for it is closing already.
         let mut effects = std::mem::take(&mut common.effects);
         for effect in effects.drain(..) {
@@ -461,17 +468,20 @@ impl<S> Stream<S> {
     /// The system said that this connection is over.
     fn fail<N: Net<Stream = S>>(&mut self, id: Id, error: &io::Error, common: &mut Common<N>) {
         log::debug!("{} {id}: {error}", common.services[self.service as usize]);
-        // A peer that goes while we linger for it has had everything; the reason stays what it was.
-        let close = match self.phase {
-            Phase::Lingering(close) => close,
-            _ => Close::Error,
-        };
-        self.die(id, close, common);
+        self.die(id, self.reason_or(Close::Error), common);
     }
 
     /// The drain time is up.
     pub(crate) fn cut_off<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) {
-        self.die(id, Close::Shutdown, common);
+        self.die(id, self.reason_or(Close::Shutdown), common);
+    }
+
+    /// A peer for which we linger has had everything: whatever ends that, the reason stays what it was.
+    fn reason_or(&self, close: Close) -> Close {
+        match self.phase {
+            Phase::Lingering(reason) => reason,
+            _ => close,
+        }
     }
 
     fn die<N: Net<Stream = S>>(&mut self, id: Id, close: Close, common: &mut Common<N>) {
@@ -565,10 +575,7 @@ impl<S> Stream<S> {
     /// Remembers the marks: above the high one it is choked until below the low one.
     fn update_choked<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) {
         let Some(buffers) = &mut self.buffers else { return };
-        let owed = buffers.outbox.len();
-        if owed >= common.limits.outbox_high_bytes {
-            buffers.choked = true;
-        } else if buffers.choked && owed <= common.limits.outbox_low_bytes {
+        if buffers.choked && buffers.outbox.len() <= common.low_bytes() {
             buffers.choked = false;
             if self.phase == Phase::Open {
                 self.tell(id, common, |machine, context| machine.drained(context));
