@@ -64,6 +64,15 @@ impl Queue {
         self.bytes.capacity()
     }
 
+    /// Gives back memory that it does not need, if that is more than what it needs and a kilobyte.
+    pub fn fit(&mut self) {
+        if self.capacity() > 2 * self.len() + 1024 {
+            self.bytes.drain(..self.head);
+            self.head = 0;
+            self.bytes.shrink_to_fit();
+        }
+    }
+
     /// Drops everything, but keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
@@ -91,8 +100,8 @@ pub(crate) struct Buffers {
     pub(crate) choked: bool,
     /// The inbox holds input that the machine left because the outbox was full, not because it is unfinished.
     pub(crate) held: bool,
-    /// Inbox and outbox bytes as last told to the pool.
-    booked: (usize, usize),
+    /// Inbox and outbox bytes, and the memory of both, as last told to the pool.
+    booked: (usize, usize, usize),
 }
 
 impl Buffers {
@@ -103,7 +112,7 @@ impl Buffers {
             progress: Moment::START,
             choked: false,
             held: false,
-            booked: (0, 0),
+            booked: (0, 0, 0),
         }
     }
 }
@@ -127,11 +136,13 @@ pub(crate) struct Pool {
     pub(crate) inboxes: usize,
     /// Bytes in all outboxes.
     pub(crate) outboxes: usize,
+    /// What the boxes out there take in memory, in bytes: more than they hold, for they came with room to grow.
+    lent_bytes: usize,
 }
 
 impl Pool {
     pub(crate) fn new() -> Pool {
-        Pool { free: Vec::new(), free_bytes: 0, inboxes: 0, outboxes: 0 }
+        Pool { free: Vec::new(), free_bytes: 0, inboxes: 0, outboxes: 0, lent_bytes: 0 }
     }
 
     /// All queued bytes together.
@@ -146,11 +157,20 @@ impl Pool {
         buffers
     }
 
-    /// Takes note of what `buffers` holds now.
-    pub(crate) fn book(&mut self, buffers: &mut Buffers) {
-        let now = (buffers.inbox.len(), buffers.outbox.len());
+    /// Takes note of what `buffers` holds now. While all boxes together take more than the memory budget, it gives back what
+    /// it does not need: a thousand peers that are owed a line each must not hold a thousand large buffers.
+    pub(crate) fn book(&mut self, buffers: &mut Buffers, limits: &Limits) {
+        if self.lent_bytes > limits.memory_bytes {
+            buffers.inbox.fit();
+            buffers.outbox.fit();
+        }
+        self.enter(buffers, (buffers.inbox.len(), buffers.outbox.len(), buffers.taken_bytes()));
+    }
+
+    fn enter(&mut self, buffers: &mut Buffers, now: (usize, usize, usize)) {
         self.inboxes = self.inboxes - buffers.booked.0 + now.0;
         self.outboxes = self.outboxes - buffers.booked.1 + now.1;
+        self.lent_bytes = self.lent_bytes - buffers.booked.2 + now.2;
         buffers.booked = now;
     }
 
@@ -158,7 +178,7 @@ impl Pool {
     pub(crate) fn give_back(&mut self, mut buffers: Box<Buffers>, limits: &Limits) {
         buffers.inbox.clear();
         buffers.outbox.clear();
-        self.book(&mut buffers);
+        self.enter(&mut buffers, (0, 0, 0));
         (buffers.choked, buffers.held) = (false, false);
         let bytes = buffers.taken_bytes();
         if self.free_bytes + bytes <= limits.pool_bytes {
@@ -200,9 +220,9 @@ mod tests {
         let mut one = pool.take();
         one.inbox.push(b"abc");
         one.outbox.push(b"de");
-        pool.book(&mut one);
+        pool.book(&mut one, &limits);
         one.outbox.consume(1);
-        pool.book(&mut one);
+        pool.book(&mut one, &limits);
         assert_eq!((pool.inboxes, pool.outboxes, pool.queued()), (3, 1, 4));
         pool.give_back(one, &limits);
         assert_eq!(pool.queued(), 0);
@@ -211,5 +231,23 @@ mod tests {
         large.outbox.push(&vec![0; limits.pool_bytes]);
         pool.give_back(large, &limits);
         assert_eq!((pool.free.len(), pool.free_bytes), (0, 0), "a box that does not fit is not kept");
+        assert_eq!(pool.lent_bytes, 0);
+    }
+
+    #[test]
+    fn boxes_give_back_what_they_do_not_need_when_all_together_take_too_much() {
+        let (mut pool, limits) = (Pool::new(), Limits { memory_bytes: 100_000, ..Limits::default() });
+        let mut boxes: Vec<_> = (0..100).map(|_| pool.take()).collect();
+        for buffers in &mut boxes {
+            buffers.outbox.push(&[7; 10_000]);
+            buffers.outbox.consume(9_990);
+            pool.book(buffers, &limits);
+        }
+        for buffers in &mut boxes {
+            pool.book(buffers, &limits);
+            assert_eq!(buffers.outbox.as_slice(), [7; 10]);
+        }
+        assert_eq!(pool.queued(), 1000);
+        assert!(pool.lent_bytes <= limits.memory_bytes, "{}", pool.lent_bytes);
     }
 }

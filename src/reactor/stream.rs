@@ -381,7 +381,7 @@ impl<S> Stream<S> {
         // Whoever is owed bytes is judged by the outbox; all others may together leave half of the memory unfinished.
         if left > 0 && self.phase == Phase::Open && self.owed() == 0 {
             if let Some(buffers) = &mut self.buffers {
-                common.pool.book(buffers); // or what it had left before would count twice
+                common.pool.book(buffers, &common.limits); // or what it had left before would count twice
             }
             if common.pool.inboxes > common.limits.memory_bytes / 2 {
                 self.begin_close(id, Close::MemoryFull, common);
@@ -507,7 +507,7 @@ impl<S> Stream<S> {
                 buffers.inbox.clear();
                 buffers.held = false;
             }
-            common.pool.book(&mut buffers);
+            common.pool.book(&mut buffers, &common.limits);
             if self.is_dead() || (buffers.inbox.is_empty() && buffers.outbox.is_empty()) {
                 common.pool.give_back(buffers, &common.limits);
             } else {

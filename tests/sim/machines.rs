@@ -1,0 +1,395 @@
+//! The machines of the simulation: two of its own, and the recorder around every machine, which checks what it is told.
+
+use crate::kernel::{Kind, Shared};
+use crate::world::World;
+use oneloop::close::Close;
+use oneloop::protocol::{Context, Protocol};
+use oneloop::slots::Id;
+use oneloop::time::Moment;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What has been said to one machine.
+#[derive(Debug, Default)]
+pub(crate) struct Life {
+    id: Option<Id>,
+    /// Its socket.
+    node: usize,
+    pub(crate) is_stream: bool,
+    opened: bool,
+    closing: Option<Close>,
+    pub(crate) closed: Option<Close>,
+    deadline: Option<Armed>,
+}
+
+/// A deadline, and what could make it late: how much there was of that when it was armed.
+#[derive(Clone, Copy, Debug)]
+struct Armed {
+    at: Moment,
+    disturbances: usize,
+    write_troubles: usize,
+    /// The peer could take all.
+    freely: bool,
+}
+
+/// Says `tick` so often and so many times, and takes no notice of what it receives.
+pub(crate) struct Ticker {
+    pub(crate) left: usize,
+    pub(crate) every: Duration,
+}
+
+pub(crate) const TICK: &[u8] = b"tick\n";
+
+impl Ticker {
+    fn arm(&self, context: &mut Context<'_>) {
+        *context.deadline = (self.left > 0).then(|| context.now + self.every);
+    }
+}
+
+impl Protocol for Ticker {
+    fn opened(&mut self, context: &mut Context<'_>, _: SocketAddr) {
+        self.arm(context);
+    }
+
+    fn expired(&mut self, context: &mut Context<'_>) {
+        self.left -= 1;
+        context.outbox.push(TICK);
+        self.arm(context);
+    }
+
+    // The datagram socket has a ticker behind it too; nobody gets what that says.
+}
+
+/// Produces without being asked, as much as there is room for, until it has produced everything.
+pub(crate) struct Producer {
+    pub(crate) produced: usize,
+    pub(crate) total: usize,
+    pub(crate) chunk: usize,
+    pub(crate) closes: bool,
+}
+
+/// What stands at this place of what a producer says.
+pub(crate) fn product(place: usize) -> u8 {
+    b'a' + (place % 23) as u8
+}
+
+impl Producer {
+    fn produce(&mut self, context: &mut Context<'_>) {
+        while self.produced < self.total && !context.is_full() {
+            let end = self.total.min(self.produced + self.chunk);
+            let bytes: Vec<u8> = (self.produced..end).map(product).collect();
+            context.outbox.push(&bytes);
+            self.produced = end;
+        }
+        if self.produced == self.total && self.closes {
+            context.close(Close::Bye);
+        }
+    }
+}
+
+impl Protocol for Producer {
+    fn opened(&mut self, context: &mut Context<'_>, _: SocketAddr) {
+        self.produce(context);
+    }
+
+    fn drained(&mut self, context: &mut Context<'_>) {
+        self.produce(context);
+    }
+}
+
+/// Two machines behind one socket: the first is told everything, the second keeps the deadline.
+pub(crate) struct Both<A, B>(pub(crate) A, pub(crate) B);
+
+impl<A: Protocol, B: Protocol> Protocol for Both<A, B> {
+    fn opened(&mut self, context: &mut Context<'_>, address: SocketAddr) {
+        self.0.opened(context, address);
+        self.1.opened(context, address);
+    }
+
+    fn datagram(&mut self, context: &mut Context<'_>, bytes: &[u8], from: SocketAddr) {
+        self.0.datagram(context, bytes, from);
+    }
+
+    fn expired(&mut self, context: &mut Context<'_>) {
+        self.1.expired(context);
+    }
+}
+
+/// Checks and writes down what a machine is told.
+pub(crate) struct Recorder<P> {
+    inner: P,
+    life: usize,
+    world: Shared,
+}
+
+impl<P> Recorder<P> {
+    pub(crate) fn new(inner: P, world: &Shared) -> Recorder<P> {
+        let lives = &mut world.borrow_mut().lives;
+        lives.push(Life::default());
+        Recorder { inner, life: lives.len() - 1, world: world.clone() }
+    }
+
+    /// Before the machine is told something, with the checks of that; then the telling; then what it did.
+    fn tell<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        check: impl FnOnce(&mut World, usize, &Context<'_>),
+        say: impl FnOnce(&mut P, &mut Context<'_>) -> T,
+    ) -> T {
+        {
+            let mut world = self.world.borrow_mut();
+            world.enter(self.life, context);
+            check(&mut world, self.life, context);
+        }
+        let before = context.outbox.len();
+        let answer = say(&mut self.inner, context);
+        self.world.borrow_mut().leave(self.life, context, before);
+        answer
+    }
+}
+
+impl<P: Protocol> Protocol for Recorder<P> {
+    fn opened(&mut self, context: &mut Context<'_>, address: SocketAddr) {
+        self.tell(
+            context,
+            |world, life, _| world.check_opened(life, address),
+            |inner, context| inner.opened(context, address),
+        );
+    }
+
+    fn bytes(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> usize {
+        let consumed = self.tell(context, World::check_open, |inner, context| inner.bytes(context, bytes));
+        self.world.borrow_mut().left_unfinished(self.life, bytes.len() - consumed);
+        consumed
+    }
+
+    fn ended(&mut self, context: &mut Context<'_>, rest: &[u8]) {
+        self.tell(context, World::check_open, |inner, context| inner.ended(context, rest));
+        self.world.borrow_mut().left_unfinished(self.life, 0);
+    }
+
+    fn datagram(&mut self, context: &mut Context<'_>, bytes: &[u8], from: SocketAddr) {
+        self.tell(context, World::check_open, |inner, context| inner.datagram(context, bytes, from));
+    }
+
+    fn drained(&mut self, context: &mut Context<'_>) {
+        self.tell(context, World::check_drained, |inner, context| inner.drained(context));
+    }
+
+    fn expired(&mut self, context: &mut Context<'_>) {
+        self.tell(context, World::check_expired, |inner, context| inner.expired(context));
+    }
+
+    fn closing(&mut self, context: &mut Context<'_>, close: Close) {
+        self.tell(
+            context,
+            |world, life, _| world.check_closing(life, close),
+            |inner, context| inner.closing(context, close),
+        );
+    }
+
+    fn closed(&mut self, close: Close) {
+        self.world.borrow_mut().check_closed(self.life, close);
+        self.inner.closed(close);
+    }
+}
+
+// What is checked whenever a machine is told something.
+impl World {
+    fn enter(&mut self, life: usize, context: &Context<'_>) {
+        self.activity += 1;
+        assert_eq!(context.now, self.now, "the machine has another time");
+        let (id, known) = (context.id, self.lives[life].id);
+        if known.is_none() {
+            assert!(self.serials.insert(id.serial()), "{id} was somebody else's name");
+            let node = *self.keys.get(&id.key()).expect("a machine is told something of a socket that is not watched");
+            let is_stream = matches!(self.nodes[node].kind, Kind::Stream(_));
+            self.lives[life] = Life { id: Some(id), node, is_stream, ..Life::default() };
+        }
+        let life = &self.lives[life];
+        assert_eq!(life.id, Some(id), "the name of a connection changed");
+        assert_eq!(life.closed, None, "told something after the end");
+    }
+
+    fn leave(&mut self, life: usize, context: &Context<'_>, before: usize) {
+        let (now, disturbances) = (self.now, self.disturbances);
+        let mut armed = Armed { at: now, disturbances, write_troubles: 0, freely: true };
+        let life = &mut self.lives[life];
+        if let Kind::Stream(pipe) = &mut self.nodes[life.node].kind {
+            if pipe.owed() == 0 {
+                (pipe.progress, pipe.progress_at_disturbance) = (now, disturbances);
+            }
+            assert_eq!(pipe.owed(), before, "bytes got lost on their way to the kernel");
+            pipe.pushed += context.outbox.len() - before;
+            (armed.write_troubles, armed.freely) = (pipe.write_troubles, !pipe.wants_room);
+        }
+        let known = life.deadline.map(|armed| armed.at);
+        if *context.deadline != known {
+            life.deadline = context.deadline.map(|at| Armed { at, ..armed });
+        }
+    }
+
+    fn left_unfinished(&mut self, life: usize, count: usize) {
+        let (node, turn) = (self.lives[life].node, self.turn);
+        self.nodes[node].pipe().unfinished = count;
+        let too_much = self.unfinished_bytes() > self.limits.memory_bytes / 2;
+        let pipe = self.nodes[node].pipe();
+        pipe.fed_in_turn = turn;
+        pipe.one_too_many = too_much && count > 0 && pipe.owed() == 0;
+    }
+
+    /// What all machines together have left unfinished, of those that still get input.
+    fn unfinished_bytes(&mut self) -> usize {
+        let mut pipes: Vec<(usize, usize)> = Vec::new();
+        pipes.extend(self.pipes().filter(|pipe| !pipe.error_seen).map(|pipe| (pipe.client, pipe.unfinished)));
+        pipes.iter().filter(|(client, _)| !self.clients[*client].is_told()).map(|(_, bytes)| bytes).sum()
+    }
+
+    fn check_opened(&mut self, life: usize, address: SocketAddr) {
+        let life = &mut self.lives[life];
+        assert!(!std::mem::replace(&mut life.opened, true), "opened twice");
+        assert_eq!(life.closing, None, "opened after closing");
+        if life.is_stream {
+            assert_eq!(self.nodes[life.node].pipe().peer, address);
+        }
+    }
+
+    fn check_open(&mut self, life: usize, _: &Context<'_>) {
+        let life = &self.lives[life];
+        assert!(life.opened && life.closing.is_none(), "given input before `opened` or after `closing`");
+    }
+
+    fn check_drained(&mut self, life: usize, context: &Context<'_>) {
+        self.check_open(life, context);
+        assert!(context.outbox.len() <= self.limits.outbox_low_bytes, "drained above the low mark");
+        assert!(!context.is_full(), "drained, and still full");
+        self.count("drained");
+    }
+
+    fn check_expired(&mut self, life: usize, context: &Context<'_>) {
+        self.check_open(life, context);
+        self.count("expired");
+        let (now, disturbances) = (self.now, self.disturbances);
+        let life = &mut self.lives[life];
+        let armed = life.deadline.take().expect("expired without a deadline");
+        assert_eq!(*context.deadline, None, "a deadline that has come is taken out");
+        assert!(armed.at <= now, "expired {:?} too soon", armed.at - now);
+        let mut on_time = armed.disturbances == disturbances;
+        let is_stream = life.is_stream;
+        if let Kind::Stream(pipe) = &self.nodes[life.node].kind {
+            assert!(!pipe.choked, "a deadline was judged while its connection is not read");
+            on_time &= armed.freely && pipe.write_troubles == armed.write_troubles;
+        }
+        if on_time {
+            assert_eq!(armed.at, now, "expired late, and nothing kept it");
+            self.count("expired to the microsecond");
+        }
+        if !is_stream {
+            self.count("expired without a connection");
+        }
+    }
+
+    fn check_closing(&mut self, life: usize, close: Close) {
+        let life = &mut self.lives[life];
+        assert_eq!(life.closing.replace(close), None, "closing twice");
+        assert_eq!(life.opened, close != Close::Full, "whoever is refused is not opened, and only that one");
+        let node = life.node;
+        let pipe = self.nodes[node].pipe();
+        let (client, read) = (pipe.client, pipe.read);
+        match close {
+            Close::Idle => self.check_idle(node),
+            Close::Full => self.count("refused"),
+            Close::MemoryFull => {
+                let bytes = self.unfinished_bytes();
+                assert!(bytes > self.limits.memory_bytes / 2, "closed `full` with {bytes} bytes unfinished");
+            }
+            Close::Shutdown => self.check_read_once_more(node),
+            _ => (),
+        }
+        self.clients[client].told(close, read, self.stormy);
+    }
+
+    fn check_idle(&mut self, node: usize) {
+        let (now, disturbances) = (self.now, self.disturbances);
+        let idle = self.limits.idle_timeout.expect("closed `idle` although that is off");
+        let pipe = self.nodes[node].pipe();
+        assert!(pipe.to_server.is_empty(), "closed `idle` although bytes were waiting to be read");
+        assert!(!pipe.choked, "closed `idle` although it was not being read");
+        let (silent, resumed) = (now - pipe.heard, now - pipe.choked_until);
+        assert!(silent >= idle, "closed `idle` too soon: {silent:?} after its last byte");
+        assert!(resumed >= idle, "closed `idle` too soon: {resumed:?} after it was read again");
+        let undisturbed = pipe.heard_at_disturbance == disturbances && pipe.write_troubles == 0;
+        let client = pipe.client;
+        if undisturbed && self.clients[client].service.is_echo() {
+            assert_eq!(silent, idle, "closed `idle` late, and nothing kept it");
+            self.count("idle to the microsecond");
+        }
+    }
+
+    /// Whatever had come when the stop began was read once more, unless that would have been wrong at any time: because of
+    /// what it is owed, or was owed when its machine had been given what it had left before.
+    fn check_read_once_more(&mut self, node: usize) {
+        let (taken, turn) = (self.nodes[node].taken_now, self.turn);
+        let pipe = self.nodes[node].pipe();
+        let had_its_turn = taken > 0 || pipe.to_server.is_empty() || pipe.owed() > 0 || pipe.fed_in_turn == turn;
+        let excused = !self.stopping_now || !self.plan.fair;
+        assert!(had_its_turn || excused, "not read once more before the stop");
+    }
+
+    fn check_closed(&mut self, life: usize, close: Close) {
+        self.activity += 1;
+        let life = &mut self.lives[life];
+        assert!(life.id.is_some(), "the end of what never began");
+        assert_eq!(life.closed.replace(close), None, "closed twice");
+        if !life.is_stream {
+            return;
+        }
+        let (node, closing) = (life.node, life.closing);
+        self.buried_now += 1;
+        self.count(CLOSED[close as usize]);
+        let time_is_up = self.stopped_at.is_some_and(|at| self.now >= at + self.limits.drain);
+        let (now, disturbances, fair) = (self.now, self.disturbances, self.plan.fair);
+        let limits = self.limits.clone();
+        let pipe = self.nodes[node].pipe();
+        let (owed, client) = (pipe.owed(), pipe.client);
+        if pipe.half_closed.is_some() {
+            assert_eq!(closing, Some(close), "everything was sent, and then the reason changed");
+        }
+        let cut_off = owed > 0 || closing != Some(close);
+        match close {
+            Close::Error => assert!(pipe.error_seen, "closed `error` without one"),
+            Close::Stalled => {
+                let stalled = now - pipe.progress;
+                assert!(stalled >= limits.write_timeout, "closed `stalled` too soon: after {stalled:?}");
+                assert!(pipe.wants_room && owed > 0, "closed `stalled` although there was room");
+                let undisturbed = fair && pipe.progress_at_disturbance == disturbances;
+                assert!(!undisturbed || stalled == limits.write_timeout, "closed `stalled` late: after {stalled:?}");
+            }
+            Close::Shutdown => assert!(!cut_off || time_is_up, "cut off before the time was up"),
+            _ => assert!(!cut_off, "closed `{close}` with {owed} bytes owed; it was told {closing:?}"),
+        }
+        if let Some(at) = pipe.half_closed
+            && !(pipe.end_read || pipe.error_seen || time_is_up)
+        {
+            let due = (pipe.heard + limits.linger_quiet).min(at + limits.linger);
+            assert!(now >= due, "lingered too little, by {:?}", due - now);
+            let undisturbed = fair && pipe.heard_at_disturbance == disturbances;
+            assert!(!undisturbed || now == due, "lingered too long, by {:?}", now - due);
+            self.count("lingered to the end");
+        }
+        self.clients[client].ended_by_server(close, cut_off);
+    }
+}
+
+/// By the number of the reason.
+pub(crate) const CLOSED: [&str; Close::ALL.len()] = [
+    "closed: bye",
+    "closed: idle",
+    "closed: stalled",
+    "closed: too long",
+    "closed: connections full",
+    "closed: memory full",
+    "closed: protocol",
+    "closed: shutdown",
+    "closed: error",
+];

@@ -1,0 +1,301 @@
+//! The simulation: the real reactor on a kernel, a clock and clients that all follow from one seed.
+//!
+//! A run has two phases. In the stormy one everything that may go wrong does, and nothing wrong may come of it; then the
+//! weather is calm, and everything owed must arrive. `ONELOOP_SEED=n cargo test --test sim` replays one run;
+//! `ONELOOP_SEEDS=n`, with more than a thousand, looks further.
+
+mod clients;
+mod kernel;
+mod machines;
+mod plan;
+mod random;
+mod strict;
+mod world;
+
+use clients::Service;
+use kernel::{Fake, Handle, Shared};
+use machines::{Both, CLOSED, Producer, Recorder, Ticker};
+use oneloop::close::Close;
+use oneloop::protocol::Protocol;
+use oneloop::protocol::datagram::Responder;
+use oneloop::protocol::echo::{LineEcho, RawEcho};
+use oneloop::reactor::{Ended, Reactor};
+use plan::Stop;
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use world::{Counts, World};
+
+const SEEDS: u64 = 1_000;
+
+/// What a thousand seeds must have gone through, or they prove little.
+const MUST_HAPPEN: [&str; 37] = [
+    "accepted in a batch in which others ended",
+    "accepts after descriptors ran out",
+    "accepts passing",
+    "answered in full",
+    "batches full",
+    "batches full after a suspension",
+    "choked clients resumed",
+    "closed: bye",
+    "closed: connections full",
+    "closed: error",
+    "closed: idle",
+    "closed: memory full",
+    "closed: shutdown",
+    "closed: stalled",
+    "closed: too long",
+    "datagrams ignored",
+    "datagrams received",
+    "datagrams too large",
+    "descriptors ran out",
+    "drained",
+    "ended: drained",
+    "ended: killed",
+    "expired",
+    "expired to the microsecond",
+    "expired without a connection",
+    "idle to the microsecond",
+    "keys used again",
+    "lingered to the end",
+    "memory budget exceeded",
+    "polls interrupted",
+    "read with the memory budget used up",
+    "receives failed",
+    "refused",
+    "sends failed",
+    "suspensions",
+    "told why, in full",
+    "watches failed",
+];
+
+#[test]
+fn whatever_the_seed_nothing_is_lost_and_nothing_is_forgotten() {
+    if let Some(seed) = std::env::var("ONELOOP_SEED").ok().and_then(|text| text.parse().ok()) {
+        println!("{:#?}", run(seed));
+        return;
+    }
+    let mut counts = Counts::new();
+    for seed in 0..std::env::var("ONELOOP_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS) {
+        for (what, count) in run(seed) {
+            *counts.entry(what).or_default() += count;
+        }
+    }
+    println!("{counts:#?}");
+    for what in MUST_HAPPEN {
+        assert!(counts.contains_key(what), "in {SEEDS} seeds this never happened: {what}");
+    }
+}
+
+thread_local! {
+    /// The turn in which a panic came.
+    static STEP: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Runs one seed, and names it if it fails.
+fn run(seed: u64) -> Counts {
+    catch_unwind(AssertUnwindSafe(|| Simulation::new(seed).run())).unwrap_or_else(|panic| {
+        let step = STEP.get();
+        eprintln!("seed {seed}, step {step}: replay with ONELOOP_SEED={seed} cargo test --test sim");
+        resume_unwind(panic)
+    })
+}
+
+struct Simulation {
+    world: Shared,
+    reactor: Reactor<Fake>,
+    ended: Option<Ended>,
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Simulation {
+        STEP.set(0);
+        let world = Rc::new(RefCell::new(World::new(seed)));
+        let limits = world.borrow().limits.clone();
+        let mut reactor = Reactor::new(Fake(world.clone()), limits);
+        let handle = |node: usize| Handle { node, world: world.clone() };
+        let listeners = world.borrow().listeners.clone();
+        for (service, node) in Service::ALL.into_iter().zip(listeners) {
+            let world = world.clone();
+            reactor.listen("service", handle(node), move || machine(service, &world)).unwrap();
+        }
+        let (mailbox, signals) = { (world.borrow().mailbox, world.borrow().signals) };
+        let responder = {
+            let plan = &world.borrow().plan;
+            Both(Responder::new(plan.reply), Ticker { left: plan.ticks, every: plan.tick_every })
+        };
+        let responder = Box::new(Recorder::new(responder, &world));
+        reactor.serve_datagrams("responder", handle(mailbox), world::own_address(), responder).unwrap();
+        reactor.stop_on(handle(signals)).unwrap();
+        Simulation { world, reactor, ended: None }
+    }
+
+    fn run(mut self) -> Counts {
+        self.storm();
+        self.calm();
+        self.quiet();
+        self.check_end();
+        let Simulation { world, reactor, .. } = self;
+        world.borrow_mut().ending = true;
+        drop(reactor);
+        std::mem::take(&mut world.borrow_mut().counts)
+    }
+
+    /// Safety: everything that may go wrong does.
+    fn storm(&mut self) {
+        let (turns, stop) = { (self.world.borrow().plan.turns, self.world.borrow().plan.stop) };
+        for turn in 0..turns {
+            {
+                let world = &mut *self.world.borrow_mut();
+                world.clients_act();
+                world.maybe_datagrams();
+                match stop {
+                    Stop::Midway(at) if turn == at => world.signal(),
+                    Stop::Kill(at) if turn == at || turn > at && world.random.one_in(20) => world.signal(),
+                    _ => (),
+                }
+            }
+            self.turn();
+            if self.ended.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// Liveness: nothing goes wrong any more, and everything owed arrives.
+    fn calm(&mut self) {
+        self.world.borrow_mut().stormy = false;
+        if self.world.borrow().plan.stop == Stop::WhileOwing {
+            self.world.borrow_mut().signal();
+        }
+        for _ in 0..20_000 {
+            let acted = self.world.borrow_mut().clients_finish();
+            let asleep = { self.world.borrow().asleep && self.world.borrow().edges.is_empty() };
+            if self.ended.is_some() || asleep && !acted {
+                return;
+            }
+            self.turn();
+        }
+        panic!("never came to rest: {:?}", self.reactor);
+    }
+
+    /// Whatever was to end has ended, nothing is armed, and a signal ends the rest.
+    fn quiet(&mut self) {
+        if self.ended == Some(Ended::Killed) {
+            return;
+        }
+        while self.world.borrow_mut().clients_finish() {} // what the kernel still holds for them
+        self.check_all_gone();
+        let stop = self.world.borrow().plan.stop;
+        if stop == Stop::Quiet {
+            self.world.borrow_mut().signal();
+            self.turn();
+        }
+        assert_eq!(self.ended, (stop != Stop::Never).then_some(Ended::Drained), "the stop was {stop:?}");
+    }
+
+    fn turn(&mut self) {
+        self.world.borrow_mut().turn_begins();
+        STEP.set(self.world.borrow().turn);
+        self.ended = self.reactor.turn().expect("the fake network can always go on");
+        self.world.borrow_mut().turn_ends();
+        self.check_memory();
+        let world = self.world.borrow();
+        if let (Some(Ended::Drained), Some(at), true) = (self.ended, world.stopped_at, world.plan.fair) {
+            assert!(world.now <= at + world.limits.drain, "the stop took {:?}", world.now - at);
+        }
+    }
+
+    /// All queued bytes together stay within their budget and a little more for each connection.
+    fn check_memory(&mut self) {
+        let (queued, metrics) = (self.reactor.queued_bytes(), self.reactor.metrics());
+        let limits = self.world.borrow().limits.clone();
+        // The one turn of a connection that goes over the budget: what it may be owed and one answer more, and its input.
+        let answer = ANSWER_BYTES + limits.max_line_bytes;
+        let last = limits.outbox_high_bytes + answer + limits.read_budget_bytes;
+        // From then on nobody who is owed bytes is read, but everybody else may be, once: one lean read, which may end a
+        // line and thereby become an answer. And everybody may be told why it ends.
+        let each = limits.lean_read_bytes + answer + FAREWELL_BYTES;
+        let most = limits.memory_bytes + last + each * (metrics.open + metrics.refused_open);
+        assert!(queued <= most, "{queued} bytes are queued, {most} at the most");
+        if queued > limits.memory_bytes {
+            self.world.borrow_mut().count("memory budget exceeded");
+        }
+    }
+
+    fn check_all_gone(&mut self) {
+        let world = &mut *self.world.borrow_mut();
+        let metrics = self.reactor.metrics();
+        let left = (metrics.open, metrics.refused_open);
+        assert_eq!(left, (0, 0), "connections are left although all is quiet: {}", world.who_is_left());
+        assert_eq!(self.reactor.queued_bytes(), 0, "bytes are queued for nobody");
+        world.check_clients();
+        if world.stopped_at.is_none() {
+            world.check_mailbox();
+        }
+    }
+
+    /// The reactor's own counts are those of the world.
+    fn check_end(&mut self) {
+        let metrics = self.reactor.metrics();
+        let world = &mut *self.world.borrow_mut();
+        let killed = self.ended == Some(Ended::Killed);
+        for close in Close::ALL {
+            assert_eq!(metrics.closed(close), world.total(CLOSED[close as usize]), "closed `{close}`");
+        }
+        let streams = world.lives.iter().filter(|life| life.is_stream);
+        let (begun, ended) =
+            (streams.clone().count() as u64, streams.filter(|life| life.closed.is_some()).count() as u64);
+        assert!(killed || begun == ended, "{begun} connections began and {ended} ended");
+        let same = [
+            ("ended connections", metrics.closed_in_all(), ended),
+            ("begun connections", metrics.accepted + metrics.refused, begun),
+            ("accepted connections", begun + world.total("watches failed"), world.accepts),
+            ("refused connections", metrics.refused, world.total("refused")),
+            ("descriptors ran out", metrics.accept_exhausted, world.total("descriptors ran out")),
+            ("accepts passing", metrics.accept_passing, world.total("accepts passing")),
+            ("bytes in", metrics.bytes_in, world.bytes_in),
+            ("bytes out", metrics.bytes_out, world.bytes_out),
+            ("turns", metrics.turns, world.turn as u64),
+            ("expired", metrics.expired, world.total("expired")),
+            ("datagrams received", metrics.datagrams_in, world.total("datagrams received")),
+            ("datagrams ignored", metrics.datagrams_ignored, world.total("datagrams ignored")),
+            ("datagrams too large", metrics.datagrams_too_large, world.total("datagrams too large")),
+            ("receives failed", metrics.datagrams_failed, world.total("receives failed")),
+            ("sends failed", metrics.datagrams_unsent, world.total("sends failed")),
+        ];
+        for (what, counted, happened) in same {
+            assert_eq!(counted, happened, "{what}: the reactor counted {counted}");
+        }
+        match self.ended {
+            Some(Ended::Drained) => {
+                let datagrams = world.lives.first().expect("the first machine is that of the datagrams");
+                assert_eq!((datagrams.is_stream, datagrams.closed), (false, Some(Close::Shutdown)));
+                world.count("ended: drained");
+            }
+            Some(Ended::Killed) => world.count("ended: killed"),
+            None => (),
+        }
+    }
+}
+
+/// What an answer adds to its line: `echo: ` and the end of the line.
+const ANSWER_BYTES: usize = 7;
+
+/// More than the longest `ERROR word: sentence`.
+const FAREWELL_BYTES: usize = 60;
+
+/// A machine for a connection, with the recorder around it.
+fn machine(service: Service, world: &Shared) -> Box<dyn Protocol> {
+    let (ticker, producer) = {
+        let plan = &world.borrow().plan;
+        let (total, chunk, closes) = (plan.produce_bytes, plan.produce_chunk, plan.producer_closes);
+        (Ticker { left: plan.ticks, every: plan.tick_every }, Producer { produced: 0, total, chunk, closes })
+    };
+    match service {
+        Service::Lines => Box::new(Recorder::new(LineEcho::default(), world)),
+        Service::Raw => Box::new(Recorder::new(RawEcho, world)),
+        Service::Ticker => Box::new(Recorder::new(ticker, world)),
+        Service::Producer => Box::new(Recorder::new(producer, world)),
+    }
+}
