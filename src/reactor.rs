@@ -120,6 +120,8 @@ pub struct Reactor<N: Net> {
     work: Vec<Id>,
     /// To be written to.
     behind: Vec<Id>,
+    /// Listeners to be worked on last: whoever leaves in a turn makes room for who comes in it.
+    doors: Vec<Id>,
     /// Listeners that wait for a descriptor.
     starved: Vec<Id>,
     /// The lists being gone through; kept for their memory.
@@ -163,6 +165,7 @@ impl<N: Net> Reactor<N> {
             batch: Vec::new(),
             work: Vec::new(),
             behind: Vec::new(),
+            doors: Vec::new(),
             starved: Vec::new(),
             working: Vec::new(),
             due: Vec::new(),
@@ -306,7 +309,10 @@ impl<N: Net> Reactor<N> {
             match slot {
                 Slot::Stream(stream) => stream.work(id, &mut self.common),
                 Slot::Datagram(datagram) => datagram.work(id, &mut self.common),
-                Slot::Listener(_) => self.accept(id, self.common.limits.accept_budget),
+                Slot::Listener(_) => {
+                    self.doors.push(id);
+                    continue;
+                }
                 Slot::Signals(signals) => {
                     signals.head.ready.readable = false;
                     self.signals += self.common.net.take_signals(&mut signals.socket);
@@ -316,6 +322,10 @@ impl<N: Net> Reactor<N> {
             self.deliver();
         }
         self.working.clear();
+        while let Some(id) = self.doors.pop() {
+            self.accept(id, self.common.limits.accept_budget);
+            self.settle(id);
+        }
     }
 
     /// Hands over what connections have sent each other.
@@ -401,12 +411,7 @@ impl<N: Net> Reactor<N> {
             let Some(mut slot) = self.slots.remove(id) else { continue };
             self.common.net.unwatch(slot.source());
             match slot {
-                Slot::Stream(stream) => {
-                    let metrics = &mut self.common.metrics;
-                    let counted = if stream.refused { &mut metrics.refused_open } else { &mut metrics.open };
-                    *counted -= 1;
-                    stream.bury(id, &mut self.common);
-                }
+                Slot::Stream(stream) => stream.bury(id, &mut self.common),
                 Slot::Datagram(mut datagram) => datagram.machine.closed(Close::Shutdown),
                 Slot::Listener(_) | Slot::Signals(_) => (),
             }

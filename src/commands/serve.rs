@@ -88,6 +88,8 @@ fn announce(places: &[(&str, SocketAddr)]) {
         let _ = writeln!(out, "listening {name} {local}"); // nobody may be reading, and that is fine
     }
     let _ = out.flush();
+    let list: Vec<String> = places.iter().map(|(name, local)| format!("{name} on {local}")).collect();
+    log::info!("serving {}", list.join(", "));
     if let Some((name, local)) = places.iter().find(|(_, local)| !is_local(local.ip())) {
         log::warn!("{name} on {local} can be reached from other machines, and nothing asks who connects");
     }

@@ -61,6 +61,8 @@ pub(crate) struct Stream<S> {
     ended: bool,
     /// Not read when last settled, for our reasons: its deadlines are not judged.
     paused: bool,
+    /// Was slower than us at least once, so that much may lie in the kernel when the outbox is empty.
+    pressed: bool,
     machine: Box<dyn Protocol>,
     /// `None` while nothing is unfinished.
     buffers: Option<Box<Buffers>>,
@@ -93,6 +95,7 @@ impl<S> Stream<S> {
             phase: Phase::Open,
             ended: false,
             paused: false,
+            pressed: false,
             machine,
             buffers: None,
             story: log::log_enabled!(Level::Debug).then(|| Box::new(story)),
@@ -190,7 +193,8 @@ impl<S> Stream<S> {
                 None,
                 None,
                 self.deadline.map(|at| (at, Verdict::LingeredEnough)),
-                Some((self.heard + limits.linger_quiet, Verdict::LingeredEnough)),
+                // Silence means that it has read everything, unless it is slow: then it may still be at that.
+                (!self.pressed).then_some((self.heard + limits.linger_quiet, Verdict::LingeredEnough)),
             ]),
             Phase::Dead(_) => None,
         }
@@ -307,7 +311,10 @@ impl<S> Stream<S> {
                     buffers.progress = common.now;
                     self.sent(count, common);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.head.ready.writable = false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.head.ready.writable = false;
+                    self.pressed = true;
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => return, // still writable: carried over
                 Err(error) => self.fail(id, &error, common),
             }
@@ -487,6 +494,8 @@ impl<S> Stream<S> {
     fn die<N: Net<Stream = S>>(&mut self, id: Id, close: Close, common: &mut Common<N>) {
         if !self.is_dead() {
             self.phase = Phase::Dead(close);
+            let metrics = &mut common.metrics;
+            *(if self.refused { &mut metrics.refused_open } else { &mut metrics.open }) -= 1;
             common.doomed.push(id);
         }
     }

@@ -74,6 +74,8 @@ pub(crate) struct Pipe {
     pub(crate) half_closed: Option<Moment>,
     /// A write found no room: room will be an event.
     pub(crate) wants_room: bool,
+    /// A write found no room at least once: the reactor lingers for the whole while.
+    pub(crate) pressed: bool,
     /// Writes that did not go through at once.
     pub(crate) write_troubles: usize,
     /// Bytes read and written by the reactor so far.
@@ -114,6 +116,7 @@ impl Pipe {
             to_client_size: random.within(8..=64),
             half_closed: None,
             wants_room: false,
+            pressed: false,
             write_troubles: 0,
             read: 0,
             written: 0,
@@ -486,7 +489,7 @@ impl World {
         }
         let mut count = bytes.len().min(pipe.room());
         if count == 0 {
-            pipe.wants_room = true;
+            (pipe.wants_room, pipe.pressed) = (true, true);
             pipe.write_troubles += 1;
             used.may_write = false;
             return Err(ErrorKind::WouldBlock.into());

@@ -371,7 +371,8 @@ impl World {
         if let Some(at) = pipe.half_closed
             && !(pipe.end_read || pipe.error_seen || time_is_up)
         {
-            let due = (pipe.heard + limits.linger_quiet).min(at + limits.linger);
+            let whole = at + limits.linger;
+            let due = if pipe.pressed { whole } else { whole.min(pipe.heard + limits.linger_quiet) };
             assert!(now >= due, "lingered too little, by {:?}", due - now);
             let undisturbed = fair && pipe.heard_at_disturbance == disturbances;
             assert!(!undisturbed || now == due, "lingered too long, by {:?}", now - due);
