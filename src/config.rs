@@ -344,7 +344,8 @@ fn config(matches: &ArgMatches) -> Result<Config, String> {
     set(matches, "heartbeat-interval", &mut limits.heartbeat_interval);
     set(matches, "heartbeat-timeout", &mut limits.heartbeat_timeout);
     set(matches, "heartbeat-retries", &mut limits.heartbeat_retries);
-    if limits.room_log_bytes < limits.least_room_log_bytes() {
+    let has_rooms = listen.iter().any(|(service, _)| service.name == "chat");
+    if has_rooms && limits.room_log_bytes < limits.least_room_log_bytes() {
         let [log, line] = [limits.room_log_bytes, limits.max_line_bytes].map(|bytes| written(bytes as u64, &SIZES));
         let least = written(limits.least_room_log_bytes() as u64, &SIZES);
         return Err(format!("'--room-log {log}' is too small for '--max-line {line}': it must be at least {least}"));
