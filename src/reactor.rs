@@ -281,7 +281,9 @@ impl<N: Net> Reactor<N> {
     }
 
     fn wait(&mut self) -> Option<Duration> {
-        let carried = !self.work.is_empty() || !self.behind.is_empty() || self.common.rooms.has_news();
+        let common = &self.common;
+        let carried = !self.work.is_empty() || !self.behind.is_empty() || !common.letters.is_empty();
+        let carried = carried || common.rooms.has_news();
         if carried || self.common.stop_asked && !self.common.stopping {
             return Some(Duration::ZERO);
         }
@@ -328,9 +330,10 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Hands over what connections have sent each other.
+    /// Hands over what connections have sent each other, in the order in which they did.
     fn deliver(&mut self) {
-        while let Some((to, from, line)) = self.common.letters.pop() {
+        let mut letters = std::mem::take(&mut self.common.letters);
+        for (to, from, line) in letters.drain(..) {
             let delivered = match self.slots.get_mut(to) {
                 Some(Slot::Stream(stream)) => stream.give(to, &line, &mut self.common),
                 _ => false,
@@ -347,6 +350,8 @@ impl<N: Net> Reactor<N> {
                 self.settle(from);
             }
         }
+        letters.append(&mut self.common.letters); // what settling has made a machine say: next time
+        self.common.letters = letters;
     }
 
     fn time(&mut self) {
@@ -379,6 +384,7 @@ impl<N: Net> Reactor<N> {
     }
 
     fn flush(&mut self) {
+        self.deliver();
         std::mem::swap(&mut self.behind, &mut self.working);
         for index in 0..self.working.len() {
             let id = self.working[index];

@@ -72,8 +72,6 @@ pub enum Offer<'a> {
     Bytes(&'a [u8]),
     /// It fell out of the log and goes on at the oldest message kept; so many messages of others are gone. At least 1.
     Missed(u64),
-    /// It fell out of the log, and the policy is to close it.
-    Slow,
 }
 
 struct Member {
@@ -95,9 +93,9 @@ struct Room {
     log: Log,
     /// The pass over the members that is under way: seats from here on have not been offered the news.
     next: usize,
-    /// Where the log ended when that pass began.
+    /// How far the log had grown when that pass began.
     pass_end: u64,
-    /// All members have been offered the log up to here.
+    /// All members have been offered what it had grown to then.
     offered: u64,
     /// Stands on the list of rooms with news.
     queued: bool,
@@ -115,6 +113,11 @@ pub struct Bucket {
 }
 
 impl Bucket {
+    /// Whether nothing of it is used up.
+    pub fn is_full(&self, now: Moment) -> bool {
+        self.full_at.is_none_or(|at| at <= now)
+    }
+
     /// Takes one, if there is one.
     ///
     /// ```
@@ -215,16 +218,17 @@ impl Rooms {
     /// Moves a member to another room; both are told. Returns whether it was not there already.
     ///
     /// # Errors
-    /// The room would be one too many.
+    /// The room would be one more than `most_rooms`.
     pub fn move_to(
         &mut self,
         seat: Seat,
         room: &str,
+        most_rooms: usize,
         why: &str,
         now: Moment,
         limits: &Limits,
     ) -> Result<bool, Refused> {
-        let room = self.room_named(room, limits.max_rooms)?;
+        let room = self.room_named(room, most_rooms)?;
         if room == self.members[seat.key()].room {
             return Ok(false);
         }
@@ -299,10 +303,15 @@ impl Rooms {
         let needed = Log::cost(self.scratch.len());
         let log = &mut self.rooms[room].log;
         let before = log.bytes();
-        while log.bytes() + needed > most && !log.is_empty() {
-            if limits.slow_reader == SlowReader::Block {
+        if limits.slow_reader == SlowReader::Block && before + needed > most {
+            log.trim_read(0); // history gives way to news
+            self.bytes = self.bytes - before + log.bytes();
+            if log.bytes() + needed > most && !log.is_empty() {
                 return false;
             }
+        }
+        let before = log.bytes();
+        while log.bytes() + needed > most && !log.is_empty() {
             // The oldest goes from under whoever has not read it. Its author has not missed it.
             if let Some(author) = log.drop_oldest()
                 && let Some(member) = self.members.get_mut(author.key())
@@ -324,9 +333,10 @@ impl Rooms {
         let key = self.members[seat.key()].room;
         let most = self.most_bytes(key, limits);
         let room = &mut self.rooms[key];
-        let unoffered = (room.log.end() - room.offered) as usize;
+        // In the measure of the log's bound: whoever keeps up must not fall out before its turn to be written to comes.
+        let unoffered = (room.log.grown() - room.offered) as usize;
         if limits.slow_reader != SlowReader::Block {
-            return unoffered > limits.room_log_bytes / 2;
+            return unoffered > most / 2;
         }
         let needed = Log::cost(limits.largest_message_bytes()) + limits.notice_reserve_bytes();
         let before = room.log.bytes();
@@ -334,7 +344,8 @@ impl Rooms {
             room.log.trim_read(0); // history gives way to news
             self.bytes = self.bytes - before + room.log.bytes();
         }
-        room.log.bytes() + needed > most || unoffered > limits.room_log_bytes / 2
+        // An empty log takes any message, however little the other rooms have left it.
+        !room.log.is_empty() && (room.log.bytes() + needed > most || unoffered > most / 2)
     }
 
     /// How much this room's log may hold: its bound, or what the other logs leave of the memory budget.
@@ -366,6 +377,10 @@ impl Rooms {
         loop {
             let key = self.news.pop_front()?;
             let Some(room) = self.rooms.get_mut(key) else { continue };
+            if room.next == 0 {
+                // Only now: all that was said in this turn goes with this pass, and needs no second one.
+                room.pass_end = room.log.grown();
+            }
             if let Some(seat) = room.seats.get(room.next) {
                 room.next += 1;
                 self.news.push_back(key);
@@ -374,7 +389,7 @@ impl Rooms {
             room.offered = room.pass_end;
             room.queued = false;
             self.recall_waiting(key);
-            if self.rooms[key].log.end() > self.rooms[key].pass_end {
+            if self.rooms[key].log.grown() > self.rooms[key].pass_end {
                 self.announce(key);
             }
         }
@@ -386,24 +401,29 @@ impl Rooms {
         self.rooms[member.room].log.is_pending(&member.place)
     }
 
+    /// Whether it has fallen out of the log, and the policy is to close it. Whoever was only spared its own messages has missed
+    /// nothing.
+    pub fn is_too_slow(&self, seat: Seat, limits: &Limits) -> bool {
+        let member = &self.members[seat.key()];
+        limits.slow_reader == SlowReader::Disconnect && self.rooms[member.room].log.missed(&member.place) > 0
+    }
+
     /// What comes next for this member: at most what one write can hold, whole messages, never its own.
     pub fn offer(&mut self, seat: Seat, limits: &Limits) -> Offer<'_> {
         let member = &mut self.members[seat.key()];
-        let room = &mut self.rooms[member.room];
+        let key = member.room;
+        let room = &mut self.rooms[key];
         if room.log.has_fallen(&member.place) {
-            if limits.slow_reader == SlowReader::Disconnect {
-                return Offer::Slow;
-            }
-            let missed = room.log.go_on_at_oldest(&mut member.place);
+            let missed = room.log.missed(&member.place);
+            room.log.go_on_at_oldest(&mut member.place);
             if missed > 0 {
                 return Offer::Missed(missed);
             }
         }
-        let before = room.log.bytes();
         room.log.skip_own(&mut member.place, seat);
-        room.log.trim_read(limits.history);
-        self.bytes = self.bytes - before + room.log.bytes();
-        match room.log.unread(&member.place, seat, &mut self.gathered) {
+        self.trim(key, limits);
+        let place = &self.members[seat.key()].place;
+        match self.rooms[key].log.unread(place, seat, &mut self.gathered) {
             [] => Offer::Nothing,
             bytes => Offer::Bytes(bytes),
         }
@@ -416,15 +436,23 @@ impl Rooms {
         let member = &mut self.members[seat.key()];
         let key = member.room;
         let room = &mut self.rooms[key];
-        let before = room.log.bytes();
         if count == offered && !room.log.has_own(&member.place) {
             room.log.go_to_end(&mut member.place);
         } else {
             room.log.go_on(&mut member.place, seat, count, count == offered, &mut rest);
         }
-        room.log.trim_read(limits.history);
-        self.bytes = self.bytes - before + room.log.bytes();
-        if before > room.log.bytes() {
+        self.trim(key, limits);
+    }
+
+    /// Drops what everybody has read, but for the history; that gives way, too, where publishers wait for room.
+    fn trim(&mut self, key: usize, limits: &Limits) {
+        let room = &mut self.rooms[key];
+        let before = room.log.bytes();
+        let gives_way = limits.slow_reader == SlowReader::Block && !room.waiting.is_empty();
+        room.log.trim_read(if gives_way { 0 } else { limits.history });
+        let dropped = before - room.log.bytes();
+        self.bytes -= dropped;
+        if dropped > 0 {
             self.recall_waiting(key);
         }
     }
@@ -456,7 +484,6 @@ impl Rooms {
         if !room.queued {
             room.queued = true;
             room.next = 0;
-            room.pass_end = room.log.end();
             self.news.push_back(key);
         }
     }
@@ -502,16 +529,20 @@ impl Rooms {
         let member = &mut self.members[seat.key()];
         let (key, index) = (member.room, member.index);
         let room = &mut self.rooms[key];
-        let before = room.log.bytes();
         room.log.go(&member.place);
-        room.log.trim_read(limits.history);
-        self.bytes = self.bytes - before + room.log.bytes();
+        self.trim(key, limits);
+        let (room, member) = (&mut self.rooms[key], &mut self.members[seat.key()]);
         member.waits = false;
         room.waiting.retain(|waiting| *waiting != seat);
         room.seats.swap_remove(index);
+        // The last one takes its place: the pass may be beyond that, and not have come to where it was.
+        let skipped = index < room.next && room.next <= room.seats.len();
+        room.next = room.next.min(room.seats.len()); // or the pass would miss whoever comes now
         if let Some(moved) = room.seats.get(index) {
             self.members[moved.key()].index = index;
-            self.recalled.push(self.members[moved.key()].id); // the pass may be beyond it now
+            if skipped {
+                self.recalled.push(self.members[moved.key()].id);
+            }
         }
         if room.seats.is_empty() {
             self.bytes -= room.log.bytes();

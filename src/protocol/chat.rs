@@ -26,13 +26,15 @@ pub type Chat = Text<Person>;
 #[derive(Debug, Default)]
 pub struct Person {
     ration: Bucket,
-    /// Has been told that it is over its ration, and has said nothing within it since.
+    /// Has been told that it is over its ration, and has not had all of it again since.
     told: bool,
+    /// Has said `/quit`: what stands behind it is not heard.
+    quit: bool,
 }
 
 impl Person {
     fn typed(&mut self, context: &mut Context<'_>, text: &str) {
-        let Some(seat) = *context.seat else { return };
+        let Some(seat) = context.seat.filter(|_| !self.quit) else { return };
         let Some(command) = text.strip_prefix('/') else { return self.say(context, text) };
         if command.starts_with('/') {
             return self.say(context, command);
@@ -54,7 +56,10 @@ impl Person {
             }
             ("msg", rest) => self.private(context, rest),
             ("help", "") => context.outbox.push(HELP.as_bytes()),
-            ("quit", "") => context.close(Close::Bye),
+            ("quit", "") => {
+                self.quit = true;
+                context.close(Close::Bye);
+            }
             _ => {
                 let _ = writeln!(context.outbox, "ERROR unknown: no command /{word}, see /help");
             }
@@ -70,12 +75,13 @@ impl Person {
         }
     }
 
-    /// Whether it is within its ration; if not, it is told once.
+    /// Whether it is within its ration; if not, it is told, once for as long as it goes on like that.
     fn may_speak(&mut self, context: &mut Context<'_>) -> bool {
+        self.told &= !self.ration.is_full(context.now);
         let may = self.ration.take(context.now, context.limits.chat_rate);
         if !may {
             context.metrics.rationed += 1;
-            if !self.told {
+            if !std::mem::replace(&mut self.told, true) {
                 let most = context.limits.chat_rate.unwrap_or_default();
                 let _ = writeln!(
                     context.outbox,
@@ -83,7 +89,6 @@ impl Person {
                 );
             }
         }
-        self.told = !may;
         may
     }
 
@@ -104,7 +109,9 @@ impl Person {
         if let Some(wrong) = wrong_name(room) {
             let _ = writeln!(context.outbox, "ERROR room: {wrong}, see /help");
         } else if self.may_speak(context) {
-            let moved = context.rooms.move_to(seat, room, Close::Bye.word(), context.now, context.limits);
+            // There is always a lobby for those who come, so there is one for those who come back.
+            let most = if room.eq_ignore_ascii_case(LOBBY) { usize::MAX } else { context.limits.max_rooms };
+            let moved = context.rooms.move_to(seat, room, most, Close::Bye.word(), context.now, context.limits);
             let room = context.rooms.room(seat);
             let _ = match moved {
                 Ok(true) => writeln!(context.outbox, "INFO you are in {room}"),

@@ -171,9 +171,10 @@ impl<S> Stream<S> {
             }
             _ => None,
         };
-        // Under `block` a member that holds up a room is given the write timeout in all, progress or not.
+        // Under `block` a member that holds up a room is given the write timeout in all, progress or not; but it is not judged
+        // either while it can be written to.
         let holds_up = || match self.seat {
-            Some(seat) if limits.slow_reader == SlowReader::Block => {
+            Some(seat) if limits.slow_reader == SlowReader::Block && !self.head.ready.writable => {
                 Some((common.rooms.behind_since(seat)? + limits.write_timeout, Verdict::Stalled))
             }
             _ => None,
@@ -216,6 +217,7 @@ impl<S> Stream<S> {
     pub(crate) fn work<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) {
         let waited = self.owed() > 0;
         if self.may_feed(common) {
+            self.catch_up(common.now); // what the machine hears now may move its deadline
             self.feed(id, &[], common);
         }
         let mut scratch = std::mem::take(&mut common.scratch);
@@ -242,11 +244,15 @@ impl<S> Stream<S> {
     /// FLUSH: what it is owed, and then what its room has for it.
     pub(crate) fn flush<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) {
         self.write(id, common);
+        // Whether or not it takes anything: it would be told nothing but this.
+        if self.phase == Phase::Open && self.seat.is_some_and(|seat| common.rooms.is_too_slow(seat, &common.limits)) {
+            self.begin_close(id, Close::Slow, common);
+            self.write(id, common);
+        }
         while self.phase == Phase::Open && self.may_follow(common) {
             let Some(seat) = self.seat else { return };
             match common.rooms.offer(seat, &common.limits) {
                 Offer::Nothing => break,
-                Offer::Slow => self.begin_close(id, Close::Slow, common),
                 Offer::Missed(count) => {
                     common.metrics.missed += count;
                     self.owe(format!("MISSED {count} messages\n").as_bytes(), common);
@@ -257,6 +263,7 @@ impl<S> Stream<S> {
                         Ok(count) => count,
                         Err(error) if error.kind() == ErrorKind::WouldBlock => {
                             self.head.ready.writable = false;
+                            self.pressed = true;
                             0
                         }
                         Err(error) if error.kind() == ErrorKind::Interrupted => return, // still writable: carried over
@@ -264,9 +271,12 @@ impl<S> Stream<S> {
                     };
                     self.sent(taken, common);
                     // A message begun is finished, whatever happens to the log: its rest is owed from here on.
-                    let buffers = self.buffers.get_or_insert_with(|| common.pool.take());
-                    buffers.progress = common.now;
-                    common.rooms.advance(seat, taken, offered, &common.limits, |rest| buffers.outbox.push(rest));
+                    let (buffers, pool, now) = (&mut self.buffers, &mut common.pool, common.now);
+                    common.rooms.advance(seat, taken, offered, &common.limits, |rest| {
+                        let buffers = buffers.get_or_insert_with(|| pool.take());
+                        buffers.progress = now;
+                        buffers.outbox.push(rest);
+                    });
                 }
             }
             self.write(id, common);
@@ -525,11 +535,7 @@ impl<S> Stream<S> {
         }
         let may_read = self.may_read(common);
         if self.phase == Phase::Open && self.paused == may_read {
-            // It was not heard because we did not listen: what it had left of its time then, it has now.
-            if may_read {
-                let unheard = common.now - self.heard;
-                self.deadline = self.deadline.map(|at| at + unheard);
-            }
+            self.catch_up(common.now);
             self.heard = common.now;
         }
         self.paused = !may_read;
@@ -543,6 +549,15 @@ impl<S> Stream<S> {
             work: self.may_feed(common) || (may_read && self.head.ready.readable),
             flush: self.may_write() || self.may_follow(common),
             due: self.due(common).map(|(at, _)| at),
+        }
+    }
+
+    /// If it was not heard because we did not listen: what it had left of its time then, it has now.
+    fn catch_up(&mut self, now: Moment) {
+        if self.paused {
+            let unheard = now - self.heard;
+            self.deadline = self.deadline.map(|at| at + unheard);
+            self.heard = now;
         }
     }
 

@@ -4,6 +4,7 @@
 use super::Seat;
 use crate::buffer::Queue;
 use std::collections::VecDeque;
+use std::ops::AddAssign as _;
 
 /// An emptied log that grew beyond this gives its memory back: 256 KiB, a quarter of the default bound of a room.
 const KEPT_BYTES: usize = 256 * 1024;
@@ -38,8 +39,8 @@ pub(super) struct Place {
     own_dropped: u64,
 }
 
-/// Invariants: `start` + bytes held = the last entry's end; the cursors of all entries and `at_end` together are the members
-/// that have not fallen out; entry `first + i` is `entries[i]`.
+/// Invariants: `start` + bytes held = the last entry's end; the cursors of all entries and `at_end` together are the members,
+/// those that have fallen out at the oldest entry; entry `first + i` is `entries[i]`.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     bytes: Queue,
@@ -70,8 +71,13 @@ impl Log {
     }
 
     /// Where it ends, counted in bytes from the beginning of its life.
-    pub(super) fn end(&self) -> u64 {
+    fn end(&self) -> u64 {
         self.start + self.bytes.len() as u64
+    }
+
+    /// What was ever put into it, book-keeping included: the measure of `bytes`, of which small messages are the smaller part.
+    pub(super) fn grown(&self) -> u64 {
+        self.end() + self.next_number() * size_of::<Entry>() as u64
     }
 
     fn next_number(&self) -> u64 {
@@ -98,9 +104,11 @@ impl Log {
         self.messages += u64::from(is_message);
     }
 
-    /// Drops the oldest entry from under whoever stands there. Returns the author, if it was a message.
+    /// Drops the oldest entry from under whoever stands there: they have fallen out and hold on to the next one, which is where
+    /// they will go on. Returns the author, if it was a message.
     pub(super) fn drop_oldest(&mut self) -> Option<Seat> {
         let entry = self.entries.pop_front()?;
+        self.entries.front_mut().map_or(&mut self.at_end, |next| &mut next.cursors).add_assign(entry.cursors);
         self.bytes.consume((entry.end - self.start) as usize);
         self.start = entry.end;
         self.first += 1;
@@ -110,10 +118,11 @@ impl Log {
         entry.is_message.then_some(entry.author)
     }
 
-    /// Drops what everybody has read, but for the last `history` messages.
+    /// Drops what everybody has read, but for the last `history` messages and the notices behind the first of them.
     pub(super) fn trim_read(&mut self, history: usize) {
-        while self.entries.front().is_some_and(|entry| entry.cursors == 0)
-            && self.messages - self.messages_before(self.first + 1) >= history as u64
+        while let Some(entry) = self.entries.front()
+            && entry.cursors == 0
+            && (!entry.is_message || self.messages - entry.messages_before > history as u64)
         {
             self.drop_oldest();
         }
@@ -123,11 +132,12 @@ impl Log {
 
     /// Where somebody stands who comes now: `history` messages back, or as far as they are kept.
     pub(super) fn stand(&mut self, place: &mut Place, history: usize) {
-        let first_wanted = self.messages.saturating_sub(history as u64);
-        let index = match history {
-            0 => self.entries.len(),
-            // The first entry that is no older than the first message wanted.
-            _ => self.entries.partition_point(|entry| entry.messages_before < first_wanted),
+        let wanted = self.messages.saturating_sub(history as u64).max(self.messages_before(self.first));
+        // Of those that have the same number of messages before them, the message is the last.
+        let index = if wanted < self.messages {
+            self.entries.partition_point(|entry| entry.messages_before <= wanted) - 1
+        } else {
+            self.entries.len()
         };
         let cursor = self.first + index as u64;
         *place = Place {
@@ -141,9 +151,7 @@ impl Log {
 
     /// Somebody goes.
     pub(super) fn go(&mut self, place: &Place) {
-        if !self.has_fallen(place) {
-            *self.standing_at(place.cursor) -= 1;
-        }
+        *self.standing_at(place.cursor.max(self.first)) -= 1;
     }
 
     fn standing_at(&mut self, number: u64) -> &mut u32 {
@@ -165,12 +173,17 @@ impl Log {
         place.cursor < self.first
     }
 
-    /// Takes up one that has fallen. Returns how many messages of others it has missed.
-    pub(super) fn go_on_at_oldest(&mut self, place: &mut Place) -> u64 {
-        let dropped = self.messages_before(self.first) - place.messages_before;
-        let missed = dropped - place.own_dropped;
+    /// How many messages of others it has missed, if it has fallen.
+    pub(super) fn missed(&self, place: &Place) -> u64 {
+        if !self.has_fallen(place) {
+            return 0;
+        }
+        self.messages_before(self.first) - place.messages_before - place.own_dropped
+    }
+
+    /// Takes up one that has fallen.
+    pub(super) fn go_on_at_oldest(&mut self, place: &mut Place) {
         self.shift(place, self.first);
-        missed
     }
 
     /// Whether there is anything that it has not read, its own included.

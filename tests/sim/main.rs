@@ -4,6 +4,7 @@
 //! weather is calm, and everything owed must arrive. `ONELOOP_SEED=n cargo test --test sim` replays one run;
 //! `ONELOOP_SEEDS=n`, with more than a thousand, looks further.
 
+mod chat;
 mod clients;
 mod kernel;
 mod machines;
@@ -17,6 +18,7 @@ use kernel::{Fake, Handle, Shared};
 use machines::{Both, CLOSED, Producer, Recorder, Ticker};
 use oneloop::close::Close;
 use oneloop::protocol::Protocol;
+use oneloop::protocol::chat::Chat;
 use oneloop::protocol::datagram::Responder;
 use oneloop::protocol::echo::{LineEcho, RawEcho};
 use oneloop::reactor::{Ended, Reactor};
@@ -90,12 +92,16 @@ fn whatever_the_seed_nothing_is_lost_and_nothing_is_forgotten() {
 thread_local! {
     /// The turn in which a panic came.
     static STEP: Cell<usize> = const { Cell::new(0) };
+    static LIMITS: Cell<Option<oneloop::limits::Limits>> = const { Cell::new(None) };
 }
 
 /// Runs one seed, and names it if it fails.
 fn run(seed: u64) -> Counts {
     catch_unwind(AssertUnwindSafe(|| Simulation::new(seed).run())).unwrap_or_else(|panic| {
         let step = STEP.get();
+        if let Some(limits) = LIMITS.take() {
+            eprintln!("{limits:?}");
+        }
         eprintln!("seed {seed}, step {step}: replay with ONELOOP_SEED={seed} cargo test --test sim");
         resume_unwind(panic)
     })
@@ -112,6 +118,7 @@ impl Simulation {
         STEP.set(0);
         let world = Rc::new(RefCell::new(World::new(seed)));
         let limits = world.borrow().limits.clone();
+        LIMITS.set(Some(limits.clone()));
         let mut reactor = Reactor::new(Fake(world.clone()), limits);
         let handle = |node: usize| Handle { node, world: world.clone() };
         let listeners = world.borrow().listeners.clone();
@@ -231,6 +238,7 @@ impl Simulation {
         assert_eq!(self.reactor.queued_bytes(), 0, "bytes are queued for nobody");
         world.check_clients();
         if world.stopped_at.is_none() {
+            world.chat_check_end(metrics.private_undelivered);
             world.check_mailbox();
         }
     }
@@ -297,5 +305,6 @@ fn machine(service: Service, world: &Shared) -> Box<dyn Protocol> {
         Service::Raw => Box::new(Recorder::new(RawEcho, world)),
         Service::Ticker => Box::new(Recorder::new(ticker, world)),
         Service::Producer => Box::new(Recorder::new(producer, world)),
+        Service::Chat => Box::new(Recorder::new(Chat::default(), world)),
     }
 }
