@@ -235,8 +235,13 @@ fn with_flags(command: Command) -> Command {
             .value_parser(size(1 << 10, 1 << 30)),
         chat("max-rooms", "N", limits.max_rooms.to_string(), "Rooms at once").value_parser(count(1, 1_000_000)),
         chat("history", "N", limits.history.to_string(), "Messages shown to a newcomer").value_parser(count(0, 10_000)),
-        chat("chat-rate", "N", "off".to_string(), "Messages a second, a sender; twice that at once")
-            .value_parser(rate_or_off),
+        chat(
+            "chat-rate",
+            "N",
+            "off".to_string(),
+            "Messages a second, a sender, and notices, a room; twice that at once",
+        )
+        .value_parser(rate_or_off),
         heartbeat("heartbeat", "WHO", "auto".to_string(), "Who is sent PING: those that speak it, all, or nobody")
             .value_parser(choice(HEARTBEATS)),
         heartbeat("heartbeat-interval", "TIME", time(limits.heartbeat_interval), "Silence before the first PING")

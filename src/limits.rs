@@ -82,6 +82,9 @@ pub struct Limits {
     pub chat_rate: Option<u32>,
     /// Members written to a turn, over all rooms. Default 256: under a millisecond, so that a large room starves nobody.
     pub fan_out_budget: usize,
+    /// Bytes written to members a turn, over all rooms, before the rest of them waits for the next one. Default 4 MiB: a
+    /// millisecond or two, so that large messages to many starve nobody either.
+    pub fan_out_bytes: u64,
     /// The largest datagram taken. Default 8 KiB: beyond any Ethernet frame and any DNS answer; a larger one is dropped and counted.
     pub max_datagram_bytes: usize,
     /// Datagrams taken a turn, a socket. Default 256: under a millisecond.
@@ -137,6 +140,7 @@ impl Default for Limits {
             history: 0,
             chat_rate: None,
             fan_out_budget: 256,
+            fan_out_bytes: 4 * MIB as u64,
             max_datagram_bytes: 8 * KIB,
             datagram_budget: 256,
             udp_buffer_bytes: 4 * MIB,
@@ -207,6 +211,11 @@ impl Limits {
             ),
             (1 <= self.max_rooms, "max_rooms must be at least 1"),
             (1 <= self.fan_out_budget, "fan_out_budget must be at least 1"),
+            (self.chat_rate != Some(0), "chat_rate must be at least 1"),
+            (!self.accept_retry.is_zero(), "accept_retry must be more than 0"),
+            (!self.heartbeat_interval.is_zero(), "heartbeat_interval must be more than 0"),
+            (!self.heartbeat_timeout.is_zero(), "heartbeat_timeout must be more than 0"),
+            (self.heartbeat_retries <= 100, "heartbeat_retries must not exceed 100"),
             (self.linger_quiet <= self.linger, "linger_quiet must not exceed linger"),
         ];
         must.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, sentence)| Err(sentence))

@@ -74,6 +74,7 @@ impl fmt::Display for Metrics {
             write!(f, ", {} {}", self.closed(close), close.word())?;
         }
         write!(f, "; {} bytes in, {} out; ", self.bytes_in, self.bytes_out)?;
+        write!(f, "{} said, {} missed; ", self.published, self.missed)?;
         write!(f, "{} datagrams, {} answered; {} turns", self.datagrams_in, self.datagrams_answered, self.turns)
     }
 }

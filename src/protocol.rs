@@ -114,12 +114,18 @@ impl Context<'_> {
         self.outbox.len() >= self.high_bytes || self.seat.is_some_and(|seat| self.rooms.must_wait(seat, self.limits))
     }
 
+    /// Whether this machine has just asked for its connection to end: then it is done.
+    pub fn is_closing(&self) -> bool {
+        self.effects.iter().any(|effect| matches!(effect, Effect::Close(_)))
+    }
+
     /// Asks for this connection to end, once everything owed has been sent.
     pub fn close(&mut self, close: Close) {
         self.effects.push(Effect::Close(close));
     }
 
-    /// Has `line` sent to another connection. If that one is owed much already, this one is told instead.
+    /// Has `line` sent to another connection. If that one is owed much already, this one is told instead. From the machine of a
+    /// datagram socket, which is no connection, nothing is sent.
     pub fn send_to(&mut self, to: Id, line: String) {
         self.effects.push(Effect::Send { to, line });
     }

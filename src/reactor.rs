@@ -263,6 +263,7 @@ impl<N: Net> Reactor<N> {
         }
         self.flush();
         self.reap();
+        self.compact_timers();
         self.finish();
         Ok(self.ended)
     }
@@ -399,7 +400,11 @@ impl<N: Net> Reactor<N> {
 
     /// The members of rooms with news, within the budget: each is written to once, however much was said this turn.
     fn flush_rooms(&mut self) {
+        let most_bytes = self.common.metrics.bytes_out + self.common.limits.fan_out_bytes;
         for _ in 0..self.common.limits.fan_out_budget {
+            if self.common.metrics.bytes_out > most_bytes {
+                return;
+            }
             let Some(id) = self.common.rooms.next_with_news() else { return };
             if let Some(Slot::Stream(stream)) = self.slots.get_mut(id) {
                 stream.flush(id, &mut self.common);
@@ -430,7 +435,10 @@ impl<N: Net> Reactor<N> {
                 self.settle(id);
             }
         }
-        // Deadlines of the dead stay in the heap until they fire; a storm of short lives must not pile them up.
+    }
+
+    /// Superseded deadlines stay in the heap until they fire; a storm of short lives must not pile them up.
+    fn compact_timers(&mut self) {
         if self.timers.len() > 2 * self.slots.len() + 64 {
             let slots = &mut self.slots;
             self.timers.compact(|at, id| slots.get_mut(id).is_some_and(|slot| slot.head().armed == Some(at)));
@@ -574,6 +582,7 @@ impl<N: Net> Reactor<N> {
             }
             self.settle(*id); // books what it is owed now, so that all of them together stay within the memory budget
         }
+        self.deliver();
         self.common.stopping = true;
         self.drain_until = Some(self.common.now + self.common.limits.drain);
         for id in streams {

@@ -83,7 +83,7 @@ struct Member {
     place: Place,
     /// Since when it does not have everything.
     behind_since: Option<Moment>,
-    /// Stands on the room's list of waiting publishers.
+    /// Stands on the room's list of waiting publishers, or is recalled from there.
     waits: bool,
 }
 
@@ -153,12 +153,13 @@ pub struct Rooms {
     guests: u64,
     /// Rooms whose members have not all been offered the news.
     news: VecDeque<usize>,
-    /// Members to look at again whatever the passes do: publishers that need not wait any longer, and whoever was moved in a
-    /// list behind a pass.
-    recalled: Vec<Id>,
+    /// Publishers to look at again whatever the passes do: they need not wait any longer, perhaps.
+    recalled: Vec<(Seat, Id)>,
     /// For encoding, and for what is not contiguous.
     scratch: String,
     gathered: Vec<u8>,
+    /// Rooms whose publishers wait because the other rooms leave them no memory.
+    squeezed: Vec<usize>,
     /// What all logs hold, in bytes.
     bytes: usize,
     notices_dropped: u64,
@@ -301,15 +302,10 @@ impl Rooms {
         let room = self.members[seat.key()].room;
         let most = self.most_bytes(room, limits);
         let needed = Log::cost(self.scratch.len());
-        let log = &mut self.rooms[room].log;
-        let before = log.bytes();
-        if limits.slow_reader == SlowReader::Block && before + needed > most {
-            log.trim_read(0); // history gives way to news
-            self.bytes = self.bytes - before + log.bytes();
-            if log.bytes() + needed > most && !log.is_empty() {
-                return false;
-            }
+        if limits.slow_reader == SlowReader::Block && !self.has_room(room, needed, most) {
+            return false;
         }
+        let log = &mut self.rooms[room].log;
         let before = log.bytes();
         while log.bytes() + needed > most && !log.is_empty() {
             // The oldest goes from under whoever has not read it. Its author has not missed it.
@@ -332,20 +328,30 @@ impl Rooms {
     pub fn must_wait(&mut self, seat: Seat, limits: &Limits) -> bool {
         let key = self.members[seat.key()].room;
         let most = self.most_bytes(key, limits);
-        let room = &mut self.rooms[key];
+        let room = &self.rooms[key];
         // In the measure of the log's bound: whoever keeps up must not fall out before its turn to be written to comes.
-        let unoffered = (room.log.grown() - room.offered) as usize;
+        let ahead = (room.log.grown() - room.offered) as usize > most / 2;
         if limits.slow_reader != SlowReader::Block {
-            return unoffered > most / 2;
+            return ahead;
         }
         let needed = Log::cost(limits.largest_message_bytes()) + limits.notice_reserve_bytes();
-        let before = room.log.bytes();
-        if before + needed > most {
-            room.log.trim_read(0); // history gives way to news
-            self.bytes = self.bytes - before + room.log.bytes();
+        !self.has_room(key, needed, most) || (ahead && !self.rooms[key].log.is_empty())
+    }
+
+    /// Whether a log that may hold `most` bytes can take `needed` more without dropping what somebody has not read; history
+    /// gives way. An empty log takes any message, however little the other rooms have left it.
+    fn has_room(&mut self, key: usize, needed: usize, most: usize) -> bool {
+        let log = &mut self.rooms[key].log;
+        let before = log.bytes();
+        if before + needed <= most {
+            return true;
         }
-        // An empty log takes any message, however little the other rooms have left it.
-        !room.log.is_empty() && (room.log.bytes() + needed > most || unoffered > most / 2)
+        log.trim_read(0);
+        let (now, is_empty) = (log.bytes(), log.is_empty());
+        if now < before {
+            self.freed(before - now);
+        }
+        is_empty || now + needed <= most
     }
 
     /// How much this room's log may hold: its bound, or what the other logs leave of the memory budget.
@@ -355,10 +361,13 @@ impl Rooms {
     }
 
     /// Has a publisher recalled when it need not wait any longer.
-    pub fn wait(&mut self, seat: Seat) {
-        let member = &mut self.members[seat.key()];
-        if !std::mem::replace(&mut member.waits, true) {
-            self.rooms[member.room].waiting.push(seat);
+    pub fn wait(&mut self, seat: Seat, limits: &Limits) {
+        let room = self.members[seat.key()].room;
+        if !std::mem::replace(&mut self.members[seat.key()].waits, true) {
+            self.rooms[room].waiting.push(seat);
+        }
+        if self.most_bytes(room, limits) < limits.room_log_bytes && !self.squeezed.contains(&room) {
+            self.squeezed.push(room);
         }
     }
 
@@ -371,8 +380,13 @@ impl Rooms {
 
     /// The next member to be offered the news, room by room in turn. Each pass over a room comes to an end.
     pub fn next_with_news(&mut self) -> Option<Id> {
-        if let Some(id) = self.recalled.pop() {
-            return Some(id);
+        while let Some((seat, id)) = self.recalled.pop() {
+            // Unless it has gone meanwhile, to another room or for good.
+            if let Some(member) = self.members.get_mut(seat.key()).filter(|member| member.id == id)
+                && std::mem::take(&mut member.waits)
+            {
+                return Some(id);
+            }
         }
         loop {
             let key = self.news.pop_front()?;
@@ -451,9 +465,19 @@ impl Rooms {
         let gives_way = limits.slow_reader == SlowReader::Block && !room.waiting.is_empty();
         room.log.trim_read(if gives_way { 0 } else { limits.history });
         let dropped = before - room.log.bytes();
-        self.bytes -= dropped;
         if dropped > 0 {
-            self.recall_waiting(key);
+            self.freed(dropped);
+            if limits.slow_reader == SlowReader::Block {
+                self.recall_waiting(key); // else they wait for the pass to end
+            }
+        }
+    }
+
+    /// Some room's log has become smaller by so much: others may grow.
+    fn freed(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        while let Some(room) = self.squeezed.pop() {
+            self.recall_waiting(room);
         }
     }
 
@@ -470,11 +494,9 @@ impl Rooms {
 
     /// Lets the publishers try again. One that still has to wait says so by waiting again.
     fn recall_waiting(&mut self, room: usize) {
-        let room = &mut self.rooms[room];
+        let Some(room) = self.rooms.get_mut(room) else { return };
         for seat in room.waiting.drain(..) {
-            let member = &mut self.members[seat.key()];
-            member.waits = false;
-            self.recalled.push(member.id);
+            self.recalled.push((seat, self.members[seat.key()].id));
         }
     }
 
@@ -532,22 +554,24 @@ impl Rooms {
         room.log.go(&member.place);
         self.trim(key, limits);
         let (room, member) = (&mut self.rooms[key], &mut self.members[seat.key()]);
-        member.waits = false;
         room.waiting.retain(|waiting| *waiting != seat);
-        room.seats.swap_remove(index);
-        // The last one takes its place: the pass may be beyond that, and not have come to where it was.
-        let skipped = index < room.next && room.next <= room.seats.len();
-        room.next = room.next.min(room.seats.len()); // or the pass would miss whoever comes now
-        if let Some(moved) = room.seats.get(index) {
-            self.members[moved.key()].index = index;
-            if skipped {
-                self.recalled.push(self.members[moved.key()].id);
-            }
+        member.waits = false;
+        // What a pass has offered to stays before what it has not: its last one fills the gap, and the last of all that one's.
+        let mut gap = index;
+        if gap < room.next {
+            room.next -= 1;
+            room.seats.swap(gap, room.next);
+            self.members[room.seats[gap].key()].index = gap;
+            gap = room.next;
+        }
+        room.seats.swap_remove(gap);
+        if let Some(moved) = room.seats.get(gap) {
+            self.members[moved.key()].index = gap;
         }
         if room.seats.is_empty() {
-            self.bytes -= room.log.bytes();
             let room = self.rooms.remove(key);
             self.by_name.remove(folded(&room.name).as_str());
+            self.freed(room.log.bytes());
         } else {
             self.recall_waiting(key);
         }

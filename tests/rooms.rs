@@ -277,7 +277,7 @@ impl World {
     fn say(&mut self, index: usize) {
         let member = &mut self.members[index];
         if self.rooms.must_wait(member.seat, &self.limits) && !self.unruly {
-            self.rooms.wait(member.seat);
+            self.rooms.wait(member.seat, &self.limits);
             self.waited += usize::from(!member.waits);
             member.waits = true;
             return;
@@ -357,7 +357,7 @@ impl World {
                 // Somebody who waited is looked at again: it goes on, or waits again.
                 member.waits = self.rooms.must_wait(member.seat, &self.limits);
                 if member.waits {
-                    self.rooms.wait(member.seat);
+                    self.rooms.wait(member.seat, &self.limits);
                 }
             }
         }
@@ -633,7 +633,7 @@ fn a_room_that_blocks_takes_a_message_at_a_time_when_memory_holds_no_more() {
         assert!(!rooms.must_wait(author, &limits), "everybody has read everything");
         assert!(rooms.say(author, &text, &limits));
         assert!(rooms.must_wait(author, &limits));
-        rooms.wait(author);
+        rooms.wait(author, &limits);
         for (_, seat) in &members[1..] {
             read_all(&mut rooms, *seat, &limits);
         }
@@ -656,7 +656,7 @@ fn whoever_waits_is_recalled_although_history_fills_the_log() {
             while rooms.next_with_news().is_some() {}
             read_all(&mut rooms, seat, &limits); // past its own
         }
-        rooms.wait(seat);
+        rooms.wait(seat, &limits);
         read_all(&mut rooms, reader, &limits);
         assert!(std::iter::from_fn(|| rooms.next_with_news()).any(|id| id == author), "recalled");
     }

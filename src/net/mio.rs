@@ -151,7 +151,7 @@ pub fn listen(address: SocketAddr, limits: &Limits) -> io::Result<TcpListener> {
     let socket = open(address, Type::STREAM, Protocol::TCP)?;
     socket.set_reuse_address(true)?; // restart at once after a crash: old connections may still be in TIME_WAIT
     socket.set_tcp_nodelay(true)?; // answers are written whole; Nagle would only hold them back
-    if limits.heartbeat == Heartbeat::Auto {
+    if limits.heartbeat != Heartbeat::Off {
         keep_alive(&socket, limits)?;
     }
     socket.bind(&address.into())?;
@@ -159,9 +159,11 @@ pub fn listen(address: SocketAddr, limits: &Limits) -> io::Result<TcpListener> {
     Ok(TcpListener::from_std(socket.into()))
 }
 
-/// The heartbeat's numbers for peers that do not speak it: the kernel asks, and they never see it.
+/// The heartbeat's numbers for peers that do not speak it, and for services that have none: the kernel asks, and they never
+/// see it.
 fn keep_alive(socket: &Socket, limits: &Limits) -> io::Result<()> {
-    let whole_seconds = |span: Duration| Duration::from_secs(span.as_millis().div_ceil(1000) as u64);
+    // The kernel takes whole seconds, up to 32,767 of them.
+    let whole_seconds = |span: Duration| Duration::from_secs((span.as_millis().div_ceil(1000) as u64).min(32_767));
     let [idle, interval] = [limits.heartbeat_interval, limits.heartbeat_timeout].map(whole_seconds);
     let probes = limits.heartbeat_retries + 1;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes))?;
@@ -172,7 +174,7 @@ fn keep_alive(socket: &Socket, limits: &Limits) -> io::Result<()> {
     {
         let user_timeout = (idle + interval * probes).saturating_sub(Duration::from_millis(500));
         if user_timeout > limits.write_timeout + Duration::from_secs(1) {
-            socket.set_tcp_user_timeout(Some(user_timeout))?;
+            socket.set_tcp_user_timeout(Some(user_timeout.min(LONGEST_WAIT)))?;
         }
     }
     Ok(())

@@ -35,6 +35,12 @@ pub struct Person {
 impl Person {
     fn typed(&mut self, context: &mut Context<'_>, text: &str) {
         let Some(seat) = context.seat.filter(|_| !self.quit) else { return };
+        match text {
+            // Heartbeat with a blank or telnet's negotiation around it: never published either.
+            "PING" => return context.outbox.push(b"PONG\n"),
+            "PONG" => return,
+            _ => (),
+        }
         let Some(command) = text.strip_prefix('/') else { return self.say(context, text) };
         if command.starts_with('/') {
             return self.say(context, command);
@@ -44,8 +50,8 @@ impl Person {
         match (word, rest) {
             ("nick", name) => self.nick(context, name),
             ("join", room) => self.join(context, room),
-            ("leave", "") => self.join(context, LOBBY),
-            ("who", "") => {
+            ("leave", _) => self.join(context, LOBBY),
+            ("who", _) => {
                 let members = context.rooms.who(seat);
                 let more = members.len().saturating_sub(WHO_MAX);
                 let _ = write!(context.outbox, "INFO {}:", context.rooms.room(seat));
@@ -55,8 +61,8 @@ impl Person {
                 let _ = if more > 0 { writeln!(context.outbox, " and {more} more") } else { writeln!(context.outbox) };
             }
             ("msg", rest) => self.private(context, rest),
-            ("help", "") => context.outbox.push(HELP.as_bytes()),
-            ("quit", "") => {
+            ("help", _) => context.outbox.push(HELP.as_bytes()),
+            ("quit", _) => {
                 self.quit = true;
                 context.close(Close::Bye);
             }

@@ -50,6 +50,9 @@ impl<S: Speaker> Protocol for Text<S> {
                 Line::Whole { line, used } => {
                     self.line(context, line);
                     consumed += used;
+                    if context.is_closing() {
+                        return bytes.len();
+                    }
                 }
                 Line::Unfinished => break,
                 Line::TooLong => {

@@ -543,7 +543,7 @@ impl<S> Stream<S> {
             && (self.holds_input() || self.ended)
             && self.must_wait(common)
         {
-            common.rooms.wait(seat);
+            common.rooms.wait(seat, &common.limits);
         }
         Todo {
             work: self.may_feed(common) || (may_read && self.head.ready.readable),

@@ -1,6 +1,7 @@
 //! Chat as simply as it can be told: every member has a plain queue of what was said while it was there, and whatever the
 //! reactor writes to it is compared with that, line by line, at the moment at which it is written.
 
+use crate::kernel::Kind;
 use crate::machines::Told;
 use crate::random::Random;
 use crate::world::World;
@@ -88,8 +89,9 @@ struct Member {
     quit: bool,
     /// Is in a room.
     seated: bool,
-    /// When it last had everything.
+    /// When it last had everything, and when before that.
     complete_at: Moment,
+    complete_before: Moment,
     /// The last line written was cut at least once.
     was_cut: bool,
 }
@@ -178,7 +180,7 @@ impl Member {
     /// Whether something is due that cannot have been dropped.
     fn is_behind(&self, limits: &Limits, plenty: bool) -> bool {
         let must = |stay: &Stay, due: &Due| {
-            !due.may_lack && !due.entry.may_lack.get() && !may_drop(&due.entry, &stay.bytes, limits, plenty)
+            !due.may_lack && !due.entry.may_lack.get() && !may_drop(&due.entry, stay.bytes.get(), limits, plenty)
         };
         let here = self.stays.back().filter(|stay| !stay.over);
         !self.unfinished.is_empty()
@@ -188,8 +190,8 @@ impl Member {
 
     /// Takes note of when it had everything, before and after every change of that.
     fn note(&mut self, now: Moment) {
-        if self.has_everything() {
-            self.complete_at = now;
+        if self.has_everything() && self.complete_at < now {
+            (self.complete_before, self.complete_at) = (self.complete_at, now);
         }
     }
 
@@ -201,10 +203,10 @@ impl Member {
 }
 
 /// Whether a log of which so many bytes were ever published may have dropped an entry for want of room.
-fn may_drop(entry: &Entry, bytes: &Cell<usize>, limits: &Limits, plenty: bool) -> bool {
+fn may_drop(entry: &Entry, bytes: usize, limits: &Limits, plenty: bool) -> bool {
     match limits.slow_reader {
         SlowReader::Block => false,
-        _ => !plenty || bytes.get() - entry.bytes_before > limits.room_log_bytes,
+        _ => !plenty || bytes - entry.bytes_before > limits.room_log_bytes,
     }
 }
 
@@ -307,6 +309,7 @@ impl World {
             quit: false,
             seated: true,
             complete_at: self.now,
+            complete_before: self.now,
             was_cut: false,
         };
         assert!(self.chat.members.insert(client, member).is_none());
@@ -330,7 +333,7 @@ impl World {
             if history > 0 && old.messages_before >= first_wanted {
                 // It begins with a message, and under `block` it gives way to news.
                 let kept =
-                    !may_drop(old, &entry.bytes, &self.limits, plenty) && self.limits.slow_reader != SlowReader::Block;
+                    !may_drop(old, entry.bytes.get(), &self.limits, plenty) && self.limits.slow_reader != SlowReader::Block;
                 has_begun |= old.is_message && kept;
                 let may_lack = !has_begun;
                 due.push_back(Due { entry: old.clone(), is_history: true, may_lack });
@@ -501,13 +504,23 @@ impl World {
         if close == Close::Slow {
             assert_eq!(self.limits.slow_reader, SlowReader::Disconnect);
             let limits = &self.limits;
-            let plenty = self.plan.plenty;
-            let fell = |due: &Due| due.entry.is_message && may_drop(&due.entry, &stay.bytes, limits, plenty);
+            let (plenty, bytes) = (self.plan.plenty, stay.bytes.get() + self.chat_unheard());
+            let fell = |due: &Due| due.entry.is_message && may_drop(&due.entry, bytes, limits, plenty);
             assert!(stay.due.iter().any(fell), "closed `slow`, and had fallen behind by less than the log holds");
         }
         self.chat_commit(Some(client));
         assert_eq!(self.chat.going, None);
         self.chat.going = Some((client, close.word()));
+    }
+
+    /// What those may have left behind in the logs who were found stalled in this turn, of which nobody has heard yet.
+    fn chat_unheard(&self) -> usize {
+        let timeout = self.limits.write_timeout;
+        let stalled = |node: &&usize| match &self.nodes[**node].kind {
+            Kind::Stream(pipe) if pipe.chats && !self.nodes[**node].may_write => self.now - pipe.progress >= timeout,
+            _ => false,
+        };
+        self.keys.values().filter(stalled).count() * (ENTRY_BYTES + "LEAVE c123_123: stalled\n".len())
     }
 
     /// The kernel has said that the connection is over, or its end has come without a word before.
@@ -522,6 +535,12 @@ impl World {
     fn chat_goes(&mut self, client: usize, why: &str) {
         assert!(std::mem::replace(&mut self.chat.members.get_mut(&client).expect("known").seated, false));
         self.chat_stand_up(client, why);
+        if why == Close::Stalled.word() {
+            // That is heard late: who seemed to have everything in this turn did not have this.
+            for member in self.chat.members.values_mut().filter(|member| member.complete_at == self.now) {
+                member.complete_at = member.complete_before;
+            }
+        }
         let name = self.chat.members[&client].name.clone();
         self.chat.names.remove(&folded(&name));
         self.chat.fresh.clear(); // not said by a machine, so not counted
@@ -640,7 +659,7 @@ impl World {
             self.chat_dies(gone, Close::Stalled.word());
             found = known(self);
         }
-        let plenty = self.plan.plenty;
+        let (plenty, unheard) = (self.plan.plenty, self.chat_unheard());
         let member = self.chat.members.get_mut(&client).expect("known");
         let stay = member.stays.front_mut().expect("a room");
         let Some(place) = found else {
@@ -651,7 +670,7 @@ impl World {
         let mut kept = VecDeque::new();
         for due in stay.due.drain(..place) {
             let skipped = &due.entry;
-            let may_drop = may_drop(skipped, &stay.bytes, &self.limits, plenty);
+            let may_drop = may_drop(skipped, stay.bytes.get() + unheard, &self.limits, plenty);
             if skipped.is_message {
                 *(if due.may_lack { &mut may } else { &mut must }) += 1;
                 assert!(due.may_lack || may_drop, "client {client} received {line:?}, and not {skipped:?}");

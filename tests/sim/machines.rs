@@ -344,7 +344,8 @@ impl World {
             }
             Told::Closing(Close::Heartbeat) => {
                 assert!(life.gave_up, "closed `heartbeat` without being asked");
-                let (silent, patience) = (now - life.heard, self.limits.patience());
+                let patience = self.limits.heartbeat_interval + self.limits.heartbeat_timeout * (retries + 1);
+                let silent = now - life.heard;
                 let paused = pipe.choked_for - life.choked_before;
                 assert!(
                     silent >= patience + paused,
