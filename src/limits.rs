@@ -80,7 +80,7 @@ pub struct Limits {
     pub history: usize,
     /// Messages a second, a sender, and notices a second, a room; twice that at once. Default `None`: no ration.
     pub chat_rate: Option<u32>,
-    /// Members written to a turn, over all rooms. Default 256: under a millisecond, so that a large room starves nobody.
+    /// Members written to a turn, over all rooms. Default 128: about half a millisecond, so that a large room starves nobody.
     pub fan_out_budget: usize,
     /// Bytes written to members a turn, over all rooms, before the rest of them waits for the next one. Default 4 MiB: a
     /// millisecond or two, so that large messages to many starve nobody either.
@@ -139,7 +139,7 @@ impl Default for Limits {
             max_rooms: 256,
             history: 0,
             chat_rate: None,
-            fan_out_budget: 256,
+            fan_out_budget: 128,
             fan_out_bytes: 4 * MIB as u64,
             max_datagram_bytes: 8 * KIB,
             datagram_budget: 256,

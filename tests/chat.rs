@@ -1207,3 +1207,23 @@ fn a_room_with_many_members_takes_its_log_and_a_begun_message_for_each_that_is_s
     println!("{grown} bytes more with {STOPPED} members of {MEMBERS} stopped");
     assert!(grown < 8 * MIB, "{grown} bytes more");
 }
+
+#[test]
+fn nothing_is_said_after_quit_whatever_follows_in_the_same_packet() {
+    let server = chat(&[]);
+    let [mut alice, mut bob] = people(&server);
+    bob.send("before\n/quit now\nafter\n/nick zed\n");
+    assert_eq!(alice.text(), "MESSAGE guest-2: before");
+    assert_eq!(alice.text(), "LEAVE guest-2: bye");
+    assert_eq!(bob.rest_text(), "");
+}
+
+#[test]
+fn heartbeat_with_a_blank_or_negotiation_around_it_is_not_published_either() {
+    let server = chat(&[]);
+    let [mut alice, mut bob] = people(&server);
+    bob.send(b"PING \n\xff\xfb\x01PING\nPONG\t\nPINGS\n");
+    assert_eq!(bob.text(), "PONG");
+    assert_eq!(bob.text(), "PONG");
+    assert_eq!(alice.text(), "MESSAGE guest-2: PINGS");
+}

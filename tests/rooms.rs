@@ -602,7 +602,7 @@ fn whoever_keeps_up_misses_nothing_however_small_and_many_the_messages() {
             let limits = Limits { slow_reader, ..Limits::default() };
             let (mut rooms, members) = lobby(600, &limits);
             let mut said = 0;
-            for _ in 0..30 {
+            for _ in 0..100 {
                 // A turn: what one read holds, unless it has to wait, and then so many members as the budget allows.
                 for _ in 0..limits.read_budget_bytes.div_ceil(text.len() + 1) {
                     if rooms.must_wait(members[0].1, &limits) {
@@ -691,4 +691,41 @@ fn a_name_has_one_holder_whatever_its_case() {
     assert_eq!(rooms.find("alice"), None);
     let names: Vec<&str> = rooms.who(one).collect();
     assert_eq!(names, ["bob"]);
+}
+
+#[test]
+fn whoever_waits_because_another_room_fills_the_memory_is_recalled_when_that_one_is_read() {
+    let limits = Limits {
+        memory_bytes: 6 << 10,
+        max_line_bytes: 256,
+        room_log_bytes: 6 << 10,
+        slow_reader: SlowReader::Block,
+        ..Limits::default()
+    };
+    let (mut rooms, members) = lobby(4, &limits);
+    let [(_, talker), (_, reader), (squeezed_id, squeezed), (_, other)] = members[..] else { unreachable!() };
+    for seat in [squeezed, other] {
+        rooms.move_to(seat, "elsewhere", usize::MAX, "bye", Moment::START, &limits).expect("no limit");
+    }
+    let read_everything = |rooms: &mut Rooms| {
+        for (_, seat) in &members {
+            read_all(rooms, *seat, &limits);
+        }
+        while rooms.next_with_news().is_some() {}
+    };
+    read_everything(&mut rooms);
+    // The lobby is not read until it has all the memory; then somebody has something to say in the other room, which is not empty.
+    assert!(rooms.say(squeezed, "first", &limits));
+    while rooms.next_with_news().is_some() {}
+    while !rooms.must_wait(talker, &limits) {
+        assert!(rooms.say(talker, &"x".repeat(200), &limits));
+        while rooms.next_with_news().is_some() {}
+        read_all(&mut rooms, talker, &limits);
+    }
+    assert!(rooms.must_wait(squeezed, &limits), "{rooms:?}");
+    rooms.wait(squeezed, &limits);
+    assert!(!rooms.has_news());
+    read_all(&mut rooms, reader, &limits);
+    assert!(std::iter::from_fn(|| rooms.next_with_news()).any(|id| id == squeezed_id), "recalled");
+    assert!(!rooms.must_wait(squeezed, &limits));
 }

@@ -151,10 +151,14 @@ impl<S> Stream<S> {
         self.owed() > 0 && self.head.ready.writable && !self.is_dead()
     }
 
-    /// Whether the room's log holds something for it, and the kernel may take that: what is in the outbox goes first.
+    /// Whether the room's log holds something for it, and the kernel may take more.
+    fn follows<N: Net<Stream = S>>(&self, common: &Common<N>) -> bool {
+        self.seat.is_some_and(|seat| common.rooms.is_pending(seat)) && self.head.ready.writable && !self.is_dead()
+    }
+
+    /// The same, after what is in the outbox.
     fn may_follow<N: Net<Stream = S>>(&self, common: &Common<N>) -> bool {
-        let pending = self.seat.is_some_and(|seat| common.rooms.is_pending(seat));
-        pending && self.owed() == 0 && self.head.ready.writable && !self.is_dead()
+        self.owed() == 0 && self.follows(common)
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -570,7 +574,7 @@ impl<S> Stream<S> {
                 self.tell(id, common, |machine, context| machine.ended(context, rest.as_slice()));
                 self.begin_close(id, Close::Bye, common);
                 self.write(id, common);
-            } else if common.stopping && !self.may_follow(common) {
+            } else if common.stopping && !self.follows(common) {
                 // Whoever can be written to has had what was said in its room.
                 self.begin_close(id, Close::Shutdown, common);
                 self.write(id, common);

@@ -89,6 +89,8 @@ struct Member {
     quit: bool,
     /// Is in a room.
     seated: bool,
+    /// Since when it is owed something that nobody drops, and the count of disturbances then.
+    behind_since: Option<(Moment, usize)>,
     /// When it last had everything, and when before that.
     complete_at: Moment,
     complete_before: Moment,
@@ -177,15 +179,20 @@ impl Member {
         self.private.is_empty() && self.unfinished.is_empty() && self.stays.iter().all(|stay| stay.due.is_empty())
     }
 
-    /// Whether something is due that cannot have been dropped.
-    fn is_behind(&self, limits: &Limits, plenty: bool) -> bool {
+    /// Whether something is due of its room that cannot have been dropped.
+    fn is_due(&self, limits: &Limits, plenty: bool) -> bool {
         let must = |stay: &Stay, due: &Due| {
-            !due.may_lack && !due.entry.may_lack.get() && !may_drop(&due.entry, stay.bytes.get(), limits, plenty)
+            let may_lack = due.may_lack || due.entry.may_lack.get();
+            !may_lack && !may_drop(&due.entry, stay.bytes.get(), limits, plenty)
         };
         let here = self.stays.back().filter(|stay| !stay.over);
-        !self.unfinished.is_empty()
-            || self.private.iter().any(|private| private.letter.is_none())
-            || here.is_some_and(|stay| stay.due.iter().any(|due| must(stay, due)))
+        here.is_some_and(|stay| stay.due.iter().any(|due| must(stay, due)))
+    }
+
+    /// Whether anything at all is due that cannot have been dropped.
+    fn is_behind(&self, limits: &Limits, plenty: bool) -> bool {
+        let owed = !self.unfinished.is_empty() || self.private.iter().any(|private| private.letter.is_none());
+        owed || self.is_due(limits, plenty)
     }
 
     /// Takes note of when it had everything, before and after every change of that.
@@ -308,6 +315,7 @@ impl World {
             unfinished: Vec::new(),
             quit: false,
             seated: true,
+            behind_since: None,
             complete_at: self.now,
             complete_before: self.now,
             was_cut: false,
@@ -332,8 +340,8 @@ impl World {
         for old in &entry.entries {
             if history > 0 && old.messages_before >= first_wanted {
                 // It begins with a message, and under `block` it gives way to news.
-                let kept =
-                    !may_drop(old, entry.bytes.get(), &self.limits, plenty) && self.limits.slow_reader != SlowReader::Block;
+                let kept = !may_drop(old, entry.bytes.get(), &self.limits, plenty)
+                    && self.limits.slow_reader != SlowReader::Block;
                 has_begun |= old.is_message && kept;
                 let may_lack = !has_begun;
                 due.push_back(Due { entry: old.clone(), is_history: true, may_lack });
@@ -719,6 +727,27 @@ impl World {
     /// Whether something that a member must be given has not been written yet.
     pub(crate) fn chat_is_behind(&self, client: usize) -> bool {
         self.chat.members.get(&client).is_some_and(|member| member.is_behind(&self.limits, self.plan.plenty))
+    }
+
+    /// Whether something that was said in its room has not been begun yet.
+    pub(crate) fn chat_is_due(&self, client: usize) -> bool {
+        let Some(member) = self.chat.members.get(&client) else { return false };
+        member.unfinished.is_empty() && member.is_due(&self.limits, self.plan.plenty)
+    }
+
+    /// Since when a member is behind; to be asked at the end of every turn.
+    pub(crate) fn chat_behind_since(&self, client: usize) -> Option<(Moment, usize)> {
+        self.chat.members.get(&client).filter(|member| member.seated)?.behind_since
+    }
+
+    /// Takes note of who is behind.
+    pub(crate) fn chat_turn_ends(&mut self) {
+        for member in self.chat.members.values_mut().filter(|member| member.seated) {
+            // It falls behind by what is said in its room, and is that until it has all that it is owed.
+            let falls = member.is_due(&self.limits, self.plan.plenty);
+            let stays = member.behind_since.is_some() && member.is_behind(&self.limits, self.plan.plenty);
+            member.behind_since = (falls || stays).then(|| member.behind_since.unwrap_or((self.now, self.disturbances)));
+        }
     }
 
     /// Whether nobody in the room of a member waits for anything.

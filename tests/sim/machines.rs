@@ -361,7 +361,9 @@ impl World {
         }
         if let Told::Opened | Told::Bytes(_) = told {
             (life.asked, life.heard, life.heard_at_disturbance) = (0, now, disturbances);
-            (life.choked_before, life.heard_at_trouble) = (pipe.choked_for, pipe.write_troubles);
+            // Whoever does not take everything at once may not be read for a while.
+            life.heard_at_trouble = if pipe.wants_room { usize::MAX } else { pipe.write_troubles };
+            life.choked_before = pipe.choked_for;
         }
     }
 
@@ -372,7 +374,10 @@ impl World {
         let pipe = self.nodes[node].pipe();
         pipe.fed_in_turn = turn;
         pipe.one_too_many = too_much && count > 0 && pipe.owed() == 0 && !pipe.chats;
-        pipe.held = pipe.chats && rest.contains(&b'\n');
+        let was_held = std::mem::replace(&mut pipe.held, pipe.chats && rest.contains(&b'\n'));
+        if was_held {
+            self.count("held lines heard");
+        }
     }
 
     /// What all machines together have left unfinished, of those that still get input.
@@ -443,7 +448,12 @@ impl World {
                 let bytes = self.unfinished_bytes();
                 assert!(bytes > self.limits.memory_bytes / 2, "closed `full` with {bytes} bytes unfinished");
             }
-            Close::Shutdown => self.check_read_once_more(node),
+            Close::Shutdown => {
+                self.check_read_once_more(node);
+                let may_write = { self.nodes[node].may_write && !self.nodes[node].pipe().wants_room };
+                let due = self.chat_is_due(client);
+                assert!(!(may_write && due), "stopped before it was given what was said in its room");
+            }
             _ => (),
         }
         self.clients[client].told(close, read, self.stormy);
@@ -472,7 +482,10 @@ impl World {
         let (taken, turn) = (self.nodes[node].taken_now, self.turn);
         let pipe = self.nodes[node].pipe();
         let had_its_turn = taken > 0 || pipe.to_server.is_empty() || pipe.owed() > 0 || pipe.fed_in_turn == turn;
-        let excused = !self.stopping_now || !self.plan.fair;
+        let (chats, client) = (pipe.chats, pipe.client);
+        // What a member of a room is owed is not all counted.
+        let owed_more = chats && !self.chat_nobody_waits(client);
+        let excused = !self.stopping_now || !self.plan.fair || owed_more;
         assert!(had_its_turn || excused, "not read once more before the stop");
     }
 

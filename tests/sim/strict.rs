@@ -2,6 +2,7 @@
 
 use crate::kernel::{Kind, Node};
 use crate::world::World;
+use oneloop::limits::SlowReader;
 use std::time::Duration;
 
 impl World {
@@ -52,6 +53,25 @@ impl World {
                 _ => continue,
             };
             panic!("the loop sleeps although it could {what}");
+        }
+    }
+
+    /// Under `block` nobody is behind for longer than the write timeout, and a little for the turns that it takes to notice.
+    pub(crate) fn check_holding_up(&mut self) {
+        if !self.plan.fair || self.limits.slow_reader != SlowReader::Block {
+            return;
+        }
+        let patience = self.limits.write_timeout + Duration::from_millis(100);
+        for node in self.keys.values().map(|node| &self.nodes[*node]) {
+            if let Kind::Stream(pipe) = &node.kind
+                && pipe.chats
+                && !node.may_write
+                && let Some((since, disturbances)) = self.chat_behind_since(pipe.client)
+                && disturbances == self.disturbances
+            {
+                let behind = self.now - since;
+                assert!(behind <= patience, "client {} holds up its room: {behind:?} behind", pipe.client);
+            }
         }
     }
 

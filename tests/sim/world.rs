@@ -163,6 +163,8 @@ impl World {
             self.count("accepted in a batch in which others ended");
         }
         assert!(self.stalled_now.is_empty(), "somebody was said to be stalled, and was not closed");
+        self.chat_turn_ends();
+        self.check_holding_up();
         let too_many = self.pipes().find(|pipe| pipe.one_too_many && !pipe.error_seen).map(|pipe| pipe.client);
         let spared = too_many.is_some_and(|client| !self.clients[client].is_told());
         assert!(!spared, "nobody was closed although more was left unfinished than there is memory for");
