@@ -16,8 +16,6 @@ use std::rc::Rc;
 /// More than the log's book-keeping for a message.
 const ENTRY_BYTES: usize = 40;
 
-const TRACE: bool = false;
-
 const LOBBY: &str = "lobby";
 
 /// Something that was published in a room. No two are the same, for the scripts see to that.
@@ -73,8 +71,6 @@ struct Private {
     line: String,
     /// The next room begins here.
     moves: bool,
-    /// It may be left out, for it is one of two outcomes of this letter.
-    letter: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -98,7 +94,7 @@ struct Member {
     was_cut: bool,
 }
 
-/// A private message on its way.
+/// A private message on its way. It ends as one line: for the receiver, or for the sender, that it was not delivered.
 #[derive(Debug)]
 struct Letter {
     from: usize,
@@ -121,11 +117,9 @@ pub(crate) struct Chat {
     fresh: Vec<Rc<Entry>>,
     /// Who goes, why; and private messages: what follows from these comes once that machine has been left.
     going: Option<(usize, &'static str)>,
+    written: Vec<Letter>,
+    /// Letters of which nobody has heard, oldest first.
     letters: Vec<Letter>,
-    letters_so_far: usize,
-    /// Letters of which neither outcome was seen.
-    letters_open: BTreeMap<usize, [usize; 2]>,
-    letters_skipped: BTreeSet<usize>,
     letters_lost: u64,
 }
 
@@ -179,20 +173,20 @@ impl Member {
         self.private.is_empty() && self.unfinished.is_empty() && self.stays.iter().all(|stay| stay.due.is_empty())
     }
 
-    /// Whether something is due of its room that cannot have been dropped.
-    fn is_due(&self, limits: &Limits, plenty: bool) -> bool {
+    /// How much is due of its room that cannot have been dropped.
+    fn due(&self, limits: &Limits, plenty: bool) -> usize {
         let must = |stay: &Stay, due: &Due| {
             let may_lack = due.may_lack || due.entry.may_lack.get();
             !may_lack && !may_drop(&due.entry, stay.bytes.get(), limits, plenty)
         };
         let here = self.stays.back().filter(|stay| !stay.over);
-        here.is_some_and(|stay| stay.due.iter().any(|due| must(stay, due)))
+        here.map_or(0, |stay| stay.due.iter().filter(|due| must(stay, due)).count())
     }
 
     /// Whether anything at all is due that cannot have been dropped.
     fn is_behind(&self, limits: &Limits, plenty: bool) -> bool {
-        let owed = !self.unfinished.is_empty() || self.private.iter().any(|private| private.letter.is_none());
-        owed || self.is_due(limits, plenty)
+        let owed = !self.unfinished.is_empty() || !self.private.is_empty();
+        owed || self.due(limits, plenty) > 0
     }
 
     /// Takes note of when it had everything, before and after every change of that.
@@ -279,7 +273,7 @@ impl World {
         let now = self.now;
         if let Some(member) = self.chat.members.get_mut(&client) {
             for (line, moves) in answers {
-                member.push(Private { line, moves, letter: None }, now);
+                member.push(Private { line, moves }, now);
             }
         }
         self.chat_count(context);
@@ -350,6 +344,7 @@ impl World {
         let (now, bytes) = (self.now, entry.bytes.clone());
         let member = self.chat.members.get_mut(&client).expect("known");
         member.note(now);
+        member.behind_since = None; // it has held up nobody here
         member.stays.push_back(Stay { room: folded(room), bytes, due, ..Stay::default() });
         let name = member.name.clone();
         member.note(now);
@@ -375,9 +370,6 @@ impl World {
     fn chat_publish(&mut self, author: usize, line: String, is_message: bool) {
         let stay = self.chat.members[&author].stays.back().expect("it is somewhere");
         let room = self.chat.rooms.get_mut(&stay.room).expect("its room");
-        if TRACE {
-            eprintln!("turn {} client {author} in {} publishes {line:?}", self.turn, stay.room);
-        }
         let is_leave = line.starts_with("LEAVE");
         let entry = Rc::new(Entry {
             is_message,
@@ -447,7 +439,7 @@ impl World {
                 Some(other) => {
                     answer(format!("INFO sent to {}", self.chat.members[other].name));
                     let line = format!("PRIVATE {name}: {text}\n");
-                    self.chat.letters.push(Letter { from: client, to: *other, line });
+                    self.chat.written.push(Letter { from: client, to: *other, line });
                 }
             },
             ["quit"] => self.chat.members.get_mut(&client).expect("known").quit = true,
@@ -487,22 +479,15 @@ impl World {
             self.chat.going = None;
             self.chat_goes(going, why);
         }
-        if self.chat.letters.first().is_some_and(|letter| client != Some(letter.from)) {
+        if self.chat.written.first().is_some_and(|letter| client != Some(letter.from)) {
             self.chat_post();
         }
     }
 
     /// What members have sent each other is on its way from here on.
     fn chat_post(&mut self) {
-        for Letter { from, to, line } in std::mem::take(&mut self.chat.letters) {
-            let letter = Some(self.chat.letters_so_far);
-            self.chat.letters_open.insert(self.chat.letters_so_far, [from, to]);
-            self.chat.letters_so_far += 1;
-            for (client, line) in [(to, line), (from, BUSY.to_string())] {
-                let member = self.chat.members.get_mut(&client).expect("known");
-                member.private.push_back(Private { line, moves: false, letter });
-            }
-        }
+        let mut written = std::mem::take(&mut self.chat.written);
+        self.chat.letters.append(&mut written);
     }
 
     fn chat_closing(&mut self, client: usize, close: Close) {
@@ -595,9 +580,6 @@ impl World {
     }
 
     fn chat_line(&mut self, client: usize, line: &str, was_cut: bool) {
-        if TRACE {
-            eprintln!("turn {} client {client} <- {line:?}", self.turn);
-        }
         let word = line.split([' ', '\n']).next().unwrap_or_default();
         match word {
             "JOIN" | "LEAVE" | "NICK" | "MESSAGE" => {
@@ -621,35 +603,51 @@ impl World {
     }
 
     fn chat_private_line(&mut self, client: usize, line: &str) {
-        loop {
-            if self.chat.members[&client].private.is_empty() {
-                self.chat_post(); // perhaps it has written to itself
+        if line.starts_with("PRIVATE") || line == BUSY {
+            return self.chat_letter(client, line);
+        }
+        let member = self.chat.members.get_mut(&client).expect("known");
+        let Some(next) = member.private.pop_front() else {
+            panic!("client {client} received {line:?}, which is not for it or not whole");
+        };
+        assert_eq!(line, next.line, "client {client} received the one where the other was due");
+        if next.moves {
+            member.stays.pop_front();
+        }
+    }
+
+    /// It goes past the machines, so all that is known is that those of one sender come in order.
+    fn chat_letter(&mut self, client: usize, line: &str) {
+        self.chat_post();
+        if line == BUSY {
+            return self.count("letters refused"); // of which one it does not say
+        }
+        let letters = &mut self.chat.letters;
+        let Some(place) = letters.iter().position(|letter| letter.to == client && letter.line == line) else {
+            panic!("client {client} received {line:?}, which is not for it or not whole");
+        };
+        let letter = letters.remove(place);
+        for before in &mut letters[..place] {
+            if (before.from, before.to) == (letter.from, letter.to) {
+                before.line.clear(); // it can only have been refused
             }
-            let member = self.chat.members.get_mut(&client).expect("known");
-            let Some(next) = member.private.pop_front() else {
-                panic!("client {client} received {line:?}, which is not for it or not whole");
-            };
-            if next.line == line {
-                if next.moves {
-                    member.stays.pop_front();
-                }
-                if let Some(letter) = next.letter {
-                    // It will not come to the other outcome.
-                    for client in self.chat.letters_open.remove(&letter).expect("one outcome") {
-                        let member = self.chat.members.get_mut(&client).expect("known");
-                        member.private.retain(|other| other.letter != Some(letter));
-                        member.note(self.now);
-                    }
-                    self.count(if line == BUSY { "letters refused" } else { "letters delivered" });
-                }
-                return;
-            }
-            let Some(letter) = next.letter else {
-                panic!("client {client} received {line:?} where {next:?} was due");
-            };
-            if !self.chat.letters_skipped.insert(letter) {
-                self.chat.letters_lost += 1; // neither outcome
-            }
+        }
+        self.count("letters delivered");
+    }
+
+    /// The loop sleeps: whoever stays has heard of each letter.
+    pub(crate) fn chat_sleeps(&mut self) {
+        let stays = |client: &usize| {
+            let member = &self.chat.members[client];
+            member.seated && member.has_everything()
+        };
+        let lost = |letter: &Letter| stays(&letter.from) && stays(&letter.to);
+        let count = self.chat.letters.iter().filter(|letter| lost(letter)).count();
+        self.chat.letters_lost += count as u64;
+        if count > 0 {
+            let left: Vec<bool> = self.chat.letters.iter().map(|letter| !lost(letter)).collect();
+            let mut left = left.into_iter();
+            self.chat.letters.retain(|_| left.next() == Some(true));
         }
     }
 
@@ -713,8 +711,7 @@ impl World {
     /// The end is said: everything that was for this one alone has been written.
     pub(crate) fn chat_end_said(&mut self, client: usize) {
         let Some(member) = self.chat.members.get(&client) else { return };
-        let left: Vec<_> = member.private.iter().filter(|private| private.letter.is_none()).collect();
-        assert!(left.is_empty(), "client {client} was not told {left:?}");
+        assert!(member.private.is_empty(), "client {client} was not told {:?}", member.private);
         let rest = &member.unfinished;
         assert!(rest.is_empty(), "client {client} was left with half a line: {:?}", rest.escape_ascii().to_string());
     }
@@ -729,10 +726,10 @@ impl World {
         self.chat.members.get(&client).is_some_and(|member| member.is_behind(&self.limits, self.plan.plenty))
     }
 
-    /// Whether something that was said in its room has not been begun yet.
+    /// Whether more than what is in its outbox already, which is one line at the most, was said in its room.
     pub(crate) fn chat_is_due(&self, client: usize) -> bool {
         let Some(member) = self.chat.members.get(&client) else { return false };
-        member.unfinished.is_empty() && member.is_due(&self.limits, self.plan.plenty)
+        member.due(&self.limits, self.plan.plenty) > 1
     }
 
     /// Since when a member is behind; to be asked at the end of every turn.
@@ -744,9 +741,10 @@ impl World {
     pub(crate) fn chat_turn_ends(&mut self) {
         for member in self.chat.members.values_mut().filter(|member| member.seated) {
             // It falls behind by what is said in its room, and is that until it has all that it is owed.
-            let falls = member.is_due(&self.limits, self.plan.plenty);
+            let falls = member.due(&self.limits, self.plan.plenty) > 0;
             let stays = member.behind_since.is_some() && member.is_behind(&self.limits, self.plan.plenty);
-            member.behind_since = (falls || stays).then(|| member.behind_since.unwrap_or((self.now, self.disturbances)));
+            let since = member.behind_since.filter(|(at, _)| *at >= member.complete_at);
+            member.behind_since = (falls || stays).then(|| since.unwrap_or((self.now, self.disturbances)));
         }
     }
 

@@ -237,7 +237,8 @@ impl Client {
             return None; // stalled, or still not finished when the time for the stop was up
         }
         if self.answer_destroyed {
-            let by_machine = close != Close::Bye || self.service == Service::Producer && plan.producer_closes;
+            let ends = self.service == Service::Producer && plan.producer_closes || self.service == Service::Chat;
+            let by_machine = close != Close::Bye || ends; // or has asked to quit
             assert!(by_machine, "somebody who had said its end was closed with input unread");
             let in_time = self.told_in_calm && close != Close::Full;
             assert!(!in_time, "an answer was destroyed although its reader reads at once: {close}");
@@ -348,7 +349,7 @@ impl World {
         waiting.push_back(node);
         let peer = SocketAddr::from(([127, 0, 0, 1], 10_000 + index as u16));
         let pipe = Pipe::new(index, service, peer, &mut self.random);
-        self.nodes.push(Node::new(Kind::Stream(pipe)));
+        self.nodes.push(Node::new(Kind::Stream(Box::new(pipe))));
         self.clients[index].node = Some(node);
         self.edge(listener, true, false);
         true

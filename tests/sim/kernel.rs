@@ -47,8 +47,9 @@ pub(crate) struct Node {
     pub(crate) exhausted_at: Option<Moment>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are streams")]
 pub(crate) enum Kind {
-    Stream(Pipe),
+    Stream(Box<Pipe>),
     /// Those who wait, oldest first, as nodes.
     Listener(VecDeque<usize>),
     Datagram(VecDeque<(Vec<u8>, SocketAddr)>),
@@ -104,7 +105,7 @@ pub(crate) struct Pipe {
     pub(crate) choked_until: Moment,
     /// It has been so for so long, all times together.
     pub(crate) choked_for: Duration,
-    /// Its machine has left whole lines, for want of room.
+    /// Its machine has left something for want of room, and has not been asked again.
     pub(crate) held: bool,
 }
 
@@ -274,6 +275,9 @@ impl World {
         self.chat_commit(None);
         self.watch_for_spinning(wait);
         self.watch_for_sleeping(wait);
+        if wait.is_none() {
+            self.chat_sleeps();
+        }
         let jumped = self.pass_time(wait);
         // A process that was suspended finds its poll interrupted.
         if self.fault(if jumped { 250 } else { self.plan.rates.poll_interrupted }) {

@@ -142,7 +142,7 @@ impl World {
 
     pub(crate) fn pipes(&mut self) -> impl Iterator<Item = &mut Pipe> {
         self.nodes.iter_mut().filter(|node| node.key.is_some()).filter_map(|node| match &mut node.kind {
-            Kind::Stream(pipe) => Some(pipe),
+            Kind::Stream(pipe) => Some(&mut **pipe),
             _ => None,
         })
     }
