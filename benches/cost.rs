@@ -46,7 +46,7 @@ impl Server {
     fn start() -> Outcome<Server> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_oneloop"))
             .args(["--echo", "127.0.0.1:0", "--raw", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--log-level", "error"])
-            .args(["--max-connections", "15000"])
+            .args(["--max-connections", "15000", "--chat", "off"])
             .stdout(Stdio::piped())
             .spawn()?;
         let mut lines = BufReader::new(child.stdout.take().ok_or("no standard output")?).lines();

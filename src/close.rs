@@ -12,8 +12,12 @@ pub enum Close {
     Bye,
     /// No byte was received for the idle timeout.
     Idle,
+    /// No sign of life after all retries of the heartbeat.
+    Heartbeat,
     /// The peer was owed bytes and took none for the write timeout.
     Stalled,
+    /// Fell out of its room's log under `--slow-reader disconnect`.
+    Slow,
     /// A line or message over its limit.
     TooLong,
     /// A limit on connections was reached.
@@ -30,10 +34,12 @@ pub enum Close {
 
 impl Close {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Close; 9] = [
+    pub const ALL: [Close; 11] = [
         Close::Bye,
         Close::Idle,
+        Close::Heartbeat,
         Close::Stalled,
+        Close::Slow,
         Close::TooLong,
         Close::Full,
         Close::MemoryFull,
@@ -47,7 +53,9 @@ impl Close {
         match self {
             Close::Bye => "bye",
             Close::Idle => "idle",
+            Close::Heartbeat => "heartbeat",
             Close::Stalled => "stalled",
+            Close::Slow => "slow",
             Close::TooLong => "too_long",
             Close::Full | Close::MemoryFull => "full",
             Close::Protocol => "protocol",
@@ -86,7 +94,9 @@ impl fmt::Display for Sentence<'_> {
         match self.close {
             Close::Bye => write!(f, "goodbye"),
             Close::Idle => write!(f, "nothing received for {:?}", limits.idle_timeout.unwrap_or_default()),
+            Close::Heartbeat => write!(f, "no sign of life after {} PINGs", limits.heartbeat_retries + 1),
             Close::Stalled => write!(f, "nothing taken for {:?}", limits.write_timeout),
+            Close::Slow => write!(f, "more than {} bytes behind", limits.room_log_bytes),
             Close::TooLong => write!(f, "line longer than {} bytes", limits.max_line_bytes),
             Close::Full => write!(f, "{} connections", limits.max_connections),
             Close::MemoryFull => write!(f, "unfinished lines fill {} bytes", limits.memory_bytes / 2),

@@ -1,6 +1,6 @@
 //! The settings: the command line into one [`Config`]. Touches nothing; the caller prints and exits.
 
-use crate::limits::Limits;
+use crate::limits::{Heartbeat, Limits, SlowReader};
 use crate::protocol::datagram::Reply;
 use crate::services::{SERVICES, Service, Settings};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -151,10 +151,49 @@ fn span_or_off(text: &str) -> Result<Option<Duration>, String> {
     if text == "off" { Ok(None) } else { span(text).map(Some).map_err(|allowed| format!("{allowed}, or off")) }
 }
 
-fn connections(text: &str) -> Result<usize, &'static str> {
-    let number = quantity(text, &[("", 1)]).filter(|number| (1..=1_000_000).contains(number));
-    number.map(|number| number as usize).ok_or("must be a number from 1 to 1000000")
+/// A parser for whole numbers from `least` to `most`.
+fn number(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync {
+    move |text| {
+        let found = quantity(text, &[("", 1)]).and_then(|number| u32::try_from(number).ok());
+        found
+            .filter(|number| (least..=most).contains(number))
+            .ok_or_else(|| format!("must be a number from {least} to {most}"))
+    }
 }
+
+fn count(least: u32, most: u32) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync {
+    let number = number(least, most);
+    move |text| number(text).map(|number| number as usize)
+}
+
+fn rate_or_off(text: &str) -> Result<Option<u32>, String> {
+    if text == "off" {
+        Ok(None)
+    } else {
+        number(1, 1_000_000)(text).map(Some).map_err(|allowed| format!("{allowed}, or off"))
+    }
+}
+
+/// A parser for one of a few words; `pairs` has the value that each stands for.
+fn choice<T: Copy + Send + Sync + 'static>(pairs: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(pairs.iter().map(|(word, _)| *word)).map(|word| {
+        let found = pairs.iter().find(|(name, _)| *name == word);
+        found.expect("clap has let only these words through").1
+    })
+}
+
+const REPLIES: &[(&str, Reply)] = &[("ok", Reply::Ok), ("ack", Reply::Ack), ("echo", Reply::Echo)];
+const SLOW_READERS: &[(&str, SlowReader)] =
+    &[("skip", SlowReader::Skip), ("disconnect", SlowReader::Disconnect), ("block", SlowReader::Block)];
+const HEARTBEATS: &[(&str, Heartbeat)] = &[("auto", Heartbeat::Auto), ("all", Heartbeat::All), ("off", Heartbeat::Off)];
+const LEVELS: &[(&str, LevelFilter)] = &[
+    ("off", LevelFilter::Off),
+    ("error", LevelFilter::Error),
+    ("warn", LevelFilter::Warn),
+    ("info", LevelFilter::Info),
+    ("debug", LevelFilter::Debug),
+    ("trace", LevelFilter::Trace),
+];
 
 /// What a 32-bit machine can address is less than what a 64-bit one may be given.
 const MOST_MEMORY: u64 = if usize::BITS < 64 { 1 << 30 } else { 1 << 40 };
@@ -169,20 +208,19 @@ fn with_flags(command: Command) -> Command {
         let help = format!("{} [default: {}]", service.about, service.default);
         flag(service.name, "ADDR").help(help).action(ArgAction::Append).value_parser(place).help_heading("Services")
     });
-    let limit = |name, value, default: String, help: &str| {
-        flag(name, value).help(format!("{help} [default: {default}]")).help_heading("Limits")
+    let under = |heading: &'static str| {
+        move |name, value, default: String, help: &str| {
+            flag(name, value).help(format!("{help} [default: {default}]")).help_heading(heading)
+        }
     };
+    let (limit, chat, heartbeat) = (under("Limits"), under("Chat"), under("Heartbeat"));
     command.args(services).args([
         flag("udp-reply", "REPLY")
             .help("What udp answers; echo is rationed beyond loopback [default: ok]")
-            .value_parser(PossibleValuesParser::new(["ok", "ack", "echo"]).map(|reply| match reply.as_str() {
-                "ack" => Reply::Ack,
-                "echo" => Reply::Echo,
-                _ => Reply::Ok,
-            }))
+            .value_parser(choice(REPLIES))
             .help_heading("Services"),
         limit("max-connections", "N", limits.max_connections.to_string(), "Connections at once, over all services")
-            .value_parser(connections),
+            .value_parser(count(1, 1_000_000)),
         limit("max-line", "SIZE", bytes(limits.max_line_bytes), "Longest line, its end not counted")
             .value_parser(size(1, 16 << 20)),
         limit("memory", "SIZE", bytes(limits.memory_bytes), "All queued bytes together")
@@ -191,19 +229,37 @@ fn with_flags(command: Command) -> Command {
             .value_parser(span_or_off),
         limit("write-timeout", "TIME", time(limits.write_timeout), "Close one that took nothing of what it is owed")
             .value_parser(span),
+        chat("slow-reader", "POLICY", "skip".to_string(), "What happens to a member that falls out of the room's log")
+            .value_parser(choice(SLOW_READERS)),
+        chat("room-log", "SIZE", bytes(limits.room_log_bytes), "What a room keeps for members that are behind")
+            .value_parser(size(1 << 10, 1 << 30)),
+        chat("max-rooms", "N", limits.max_rooms.to_string(), "Rooms at once").value_parser(count(1, 1_000_000)),
+        chat("history", "N", limits.history.to_string(), "Messages shown to a newcomer").value_parser(count(0, 10_000)),
+        chat(
+            "chat-rate",
+            "N",
+            "off".to_string(),
+            "Messages a second, a sender, and notices, a room; twice that at once",
+        )
+        .value_parser(rate_or_off),
+        heartbeat("heartbeat", "WHO", "auto".to_string(), "Who is sent PING: those that speak it, all, or nobody")
+            .value_parser(choice(HEARTBEATS)),
+        heartbeat("heartbeat-interval", "TIME", time(limits.heartbeat_interval), "Silence before the first PING")
+            .value_parser(span),
+        heartbeat("heartbeat-timeout", "TIME", time(limits.heartbeat_timeout), "Time to answer each")
+            .value_parser(span),
+        heartbeat("heartbeat-retries", "N", limits.heartbeat_retries.to_string(), "PINGs after the first")
+            .value_parser(number(0, 100)),
         limit("udp-buffer", "SIZE", bytes(limits.udp_buffer_bytes), "Receive buffer to ask the kernel for")
             .value_parser(size(4 << 10, 1 << 30)),
         limit("drain", "TIME", time(limits.drain), "Longest time that a stop may take").value_parser(span),
         flag("log-level", "LEVEL")
             .help("How much to log to standard error; RUST_LOG is understood too [default: info]")
-            .value_parser(
-                PossibleValuesParser::new(["off", "error", "warn", "info", "debug", "trace"])
-                    .map(|level| level.parse::<LevelFilter>().unwrap_or(LevelFilter::Info)),
-            ),
+            .value_parser(choice(LEVELS)),
     ])
 }
 
-const ABOUT: &str = "A small server: line echo, raw echo and a UDP responder on one thread and one poll loop";
+const ABOUT: &str = "A small server: line echo, raw echo, chat and a UDP responder on one thread and one poll loop";
 
 const ADDRESSES: &str = "\
 ADDR is HOST:PORT, [IPV6]:PORT, PORT (loopback, both families), :PORT (every address), or off; port 0 takes a free one.
@@ -211,9 +267,10 @@ Each service may be given several times. SIZE is a number with B, KiB, MiB or Gi
 
 const EXAMPLES: &str = "\
 Examples:
-  oneloop                                     line echo on 127.0.0.1:9000, UDP on 127.0.0.1:8080
+  oneloop                                     line echo on 127.0.0.1:9000, chat on 9001, UDP on 8080
   printf 'hello\\n' | nc -N 127.0.0.1 9000     in another window: prints `echo: hello`
-  oneloop --echo 7000 --udp off               line echo only, on loopback port 7000, IPv4 and IPv6
+  nc 127.0.0.1 9001                           in two windows: what one types the other reads
+  oneloop --echo 7000 --chat off --udp off    line echo only, on loopback port 7000, IPv4 and IPv6
   oneloop --raw :7001 --max-connections 100   raw echo for the whole network, at most 100 connections
   oneloop --log-level debug                   see connections come and go
 
@@ -236,7 +293,7 @@ fn command() -> Command {
 /// ```
 /// use oneloop::config::{Asked, parse};
 ///
-/// let Ok(Asked::Serve(config)) = parse(["oneloop", "--echo", "7000", "--udp", "off"]) else { panic!() };
+/// let Ok(Asked::Serve(config)) = parse(["oneloop", "--echo", "7000", "--chat", "off", "--udp", "off"]) else { panic!() };
 /// assert_eq!(config.listen.len(), 1);
 /// assert_eq!(parse(["oneloop", "--max-line", "0"]).unwrap_err(),
 ///     "invalid value '0' for '--max-line <SIZE>': must be a size from 1B to 16MiB, such as 64KiB");
@@ -283,6 +340,21 @@ fn config(matches: &ArgMatches) -> Result<Config, String> {
     set(matches, "write-timeout", &mut limits.write_timeout);
     set(matches, "udp-buffer", &mut limits.udp_buffer_bytes);
     set(matches, "drain", &mut limits.drain);
+    set(matches, "slow-reader", &mut limits.slow_reader);
+    set(matches, "room-log", &mut limits.room_log_bytes);
+    set(matches, "max-rooms", &mut limits.max_rooms);
+    set(matches, "history", &mut limits.history);
+    set(matches, "chat-rate", &mut limits.chat_rate);
+    set(matches, "heartbeat", &mut limits.heartbeat);
+    set(matches, "heartbeat-interval", &mut limits.heartbeat_interval);
+    set(matches, "heartbeat-timeout", &mut limits.heartbeat_timeout);
+    set(matches, "heartbeat-retries", &mut limits.heartbeat_retries);
+    let has_rooms = listen.iter().any(|(service, _)| service.name == "chat");
+    if has_rooms && limits.room_log_bytes < limits.least_room_log_bytes() {
+        let [log, line] = [limits.room_log_bytes, limits.max_line_bytes].map(|bytes| written(bytes as u64, &SIZES));
+        let least = written(limits.least_room_log_bytes() as u64, &SIZES);
+        return Err(format!("'--room-log {log}' is too small for '--max-line {line}': it must be at least {least}"));
+    }
     if limits.memory_bytes < 2 * limits.max_line_bytes {
         let [memory, line] = [limits.memory_bytes, limits.max_line_bytes].map(|bytes| written(bytes as u64, &SIZES));
         return Err(format!(
@@ -342,18 +414,19 @@ mod tests {
             let config = serve(words);
             let places: Vec<String> =
                 config.listen.iter().map(|(service, at)| format!("{} {at}", service.name)).collect();
-            assert_eq!(places, ["echo 127.0.0.1:9000", "udp 127.0.0.1:8080"]);
+            assert_eq!(places, ["echo 127.0.0.1:9000", "chat 127.0.0.1:9001", "udp 127.0.0.1:8080"]);
             assert_eq!(config.limits, Limits::default());
         }
     }
 
     #[test]
     fn services_repeat_and_go_off() {
-        let config = serve(&["serve", "--echo", "1", "--echo", ":2", "--udp", "off", "--raw", "[::1]:3"]);
+        let config =
+            serve(&["serve", "--chat", "off", "--echo", "1", "--echo", ":2", "--udp", "off", "--raw", "[::1]:3"]);
         let places: Vec<String> = config.listen.iter().map(|(service, at)| format!("{} {at}", service.name)).collect();
         assert_eq!(places, ["echo 1", "echo :2", "raw [::1]:3"]);
         assert!(wrong(&["--echo", "off", "--echo", "1"]).contains("'--echo off' stands alone"));
-        assert!(wrong(&["--echo", "off", "--udp", "off"]).starts_with("every service is off"));
+        assert!(wrong(&["--echo", "off", "--udp", "off", "--chat", "off"]).starts_with("every service is off"));
     }
 
     #[test]
@@ -404,6 +477,12 @@ mod tests {
             (["--raw", "+1"], "+1", "must be HOST:PORT"),
             (["--udp", ""], "", "must be HOST:PORT"),
             (["--udp-reply", "no"], "no", "ok, ack, echo"),
+            (["--slow-reader", "drop"], "drop", "skip, disconnect, block"),
+            (["--max-rooms", "0"], "0", "from 1 to 1000000"),
+            (["--history", "10001"], "10001", "from 0 to 10000"),
+            (["--chat-rate", "0"], "0", "from 1 to 1000000, or off"),
+            (["--heartbeat", "yes"], "yes", "auto, all, off"),
+            (["--heartbeat-retries", "101"], "101", "from 0 to 100"),
             (["--max-connections", "0"], "0", "from 1 to 1000000"),
             (["--max-connections", "18446744073709551616"], "18446744073709551616", "from 1 to 1000000"),
             (["--max-line", "0"], "0", "from 1B to 16MiB"),
@@ -424,6 +503,8 @@ mod tests {
         }
         assert!(wrong(&["--drain", "-1s"]).contains("-1"));
         assert!(wrong(&["--ecko", "1"]).contains("'--echo'"), "a suggestion");
+        let error = wrong(&["--max-line", "1MiB"]);
+        assert_eq!(error, "'--room-log 1MiB' is too small for '--max-line 1MiB': it must be at least 5243360B");
         let error = wrong(&["--memory", "64KiB", "--max-line", "60KiB"]);
         assert_eq!(error, "'--memory 64KiB' is too small for '--max-line 60KiB': it must hold at least two lines");
     }

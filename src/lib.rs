@@ -56,9 +56,10 @@
 //! | `slots.rs` | the slab: the key finds, the serial proves |
 //! | `timers.rs` | lazy deadline heap |
 //! | `metrics.rs` | plain counters, and their text |
-//! | `wire/` | codecs: `line.rs` |
+//! | `wire/` | codecs: `line.rs`; `text.rs`, what may be shown to others |
+//! | `room.rs` | rooms and who is in them; `room/log.rs`, the shared log of one |
 //! | `protocol.rs` | the contract of the machines |
-//! | `protocol/` | the machines: `echo.rs`, `datagram.rs` |
+//! | `protocol/` | the machines: `echo.rs`, `chat.rs`, `datagram.rs`; `text.rs` and `heartbeat.rs`, what text services share |
 //! | `services.rs` | the registry: one line per service |
 //! | `net.rs` | the one seam to the world, as a trait |
 //! | `net/mio.rs` | the only file that names mio or the system's clock |
@@ -84,6 +85,8 @@ pub mod timers;
 pub mod metrics;
 
 pub mod wire;
+
+pub mod room;
 
 pub mod protocol;
 

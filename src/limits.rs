@@ -3,6 +3,30 @@
 
 use std::time::Duration;
 
+/// Who is asked for a sign of life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Heartbeat {
+    /// Peers that have said `PING` or `PONG` themselves; the others by TCP keepalive, which they never see.
+    #[default]
+    Auto,
+    /// Everybody.
+    All,
+    /// Nobody.
+    Off,
+}
+
+/// What happens to a member that falls out of its room's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SlowReader {
+    /// It goes on at the oldest message kept, after a line `MISSED n messages`.
+    #[default]
+    Skip,
+    /// It is closed, `slow`.
+    Disconnect,
+    /// It does not: publishers wait for it, at most for the write timeout.
+    Block,
+}
+
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
@@ -46,6 +70,21 @@ pub struct Limits {
     /// Emptied buffers kept for the next connection that needs one, together. Default 1 MiB: more than the connections of one
     /// turn have in use at once, and little enough to keep for good.
     pub pool_bytes: usize,
+    /// What happens to a member that falls out of its room's log. Default `Skip`: it hurts nobody, and is told what it missed.
+    pub slow_reader: SlowReader,
+    /// A room's log, book-keeping included. Default 1 MiB: half a minute of 500 messages a second; at least four of the largest message.
+    pub room_log_bytes: usize,
+    /// Rooms at once. Default 256.
+    pub max_rooms: usize,
+    /// Messages shown to a newcomer. Default 0.
+    pub history: usize,
+    /// Messages a second, a sender, and notices a second, a room; twice that at once. Default `None`: no ration.
+    pub chat_rate: Option<u32>,
+    /// Members written to a turn, over all rooms. Default 128: about half a millisecond, so that a large room starves nobody.
+    pub fan_out_budget: usize,
+    /// Bytes written to members a turn, over all rooms, before the rest of them waits for the next one. Default 4 MiB: a
+    /// millisecond or two, so that large messages to many starve nobody either.
+    pub fan_out_bytes: u64,
     /// The largest datagram taken. Default 8 KiB: beyond any Ethernet frame and any DNS answer; a larger one is dropped and counted.
     pub max_datagram_bytes: usize,
     /// Datagrams taken a turn, a socket. Default 256: under a millisecond.
@@ -56,6 +95,14 @@ pub struct Limits {
     pub echo_replies_per_second: u32,
     /// Addresses counted for that within one second; further ones get no echo. Default 1,024, about 64 KiB.
     pub echo_sources: usize,
+    /// Who is asked for a sign of life. Default `Auto`: a person at `nc` does not type PONG.
+    pub heartbeat: Heartbeat,
+    /// Silence after which a peer is asked. Default 10 s.
+    pub heartbeat_interval: Duration,
+    /// How long it has for the answer. Default 5 s.
+    pub heartbeat_timeout: Duration,
+    /// How often it is asked again. Default 2: gone after 10 s + 3 x 5 s in all.
+    pub heartbeat_retries: u32,
     /// A connection from which nothing came for this long is closed, `idle`. Default `None`: never.
     pub idle_timeout: Option<Duration>,
     /// A connection that is owed bytes and took none for this long is closed, `stalled`. Default 10 s.
@@ -87,11 +134,22 @@ impl Default for Limits {
             outbox_low_bytes: 64 * KIB,
             memory_bytes: 64 * MIB,
             pool_bytes: MIB,
+            slow_reader: SlowReader::Skip,
+            room_log_bytes: MIB,
+            max_rooms: 256,
+            history: 0,
+            chat_rate: None,
+            fan_out_budget: 128,
+            fan_out_bytes: 4 * MIB as u64,
             max_datagram_bytes: 8 * KIB,
             datagram_budget: 256,
             udp_buffer_bytes: 4 * MIB,
             echo_replies_per_second: 20,
             echo_sources: 1024,
+            heartbeat: Heartbeat::Auto,
+            heartbeat_interval: Duration::from_secs(10),
+            heartbeat_timeout: Duration::from_secs(5),
+            heartbeat_retries: 2,
             idle_timeout: None,
             write_timeout: Duration::from_secs(10),
             linger: Duration::from_secs(2),
@@ -110,6 +168,27 @@ impl Limits {
 
     /// The longest log line, in bytes: 4,096, what a pipe takes whole or not at all (`PIPE_BUF`).
     pub const LOG_LINE_BYTES: usize = 4096;
+
+    /// How long a peer can be silent before the heartbeat closes it: interval + timeout x (retries + 1).
+    pub fn patience(&self) -> Duration {
+        self.heartbeat_interval + self.heartbeat_timeout * (self.heartbeat_retries + 1)
+    }
+
+    /// The largest message a room can have: the longest line, with `MESSAGE`, a name of 20 and the end around it.
+    pub fn largest_message_bytes(&self) -> usize {
+        self.max_line_bytes + 32
+    }
+
+    /// The least that a room's log should be able to hold: four of the largest message with their book-keeping, and the reserve.
+    /// With less, a message may leave no room for the one before it.
+    pub fn least_room_log_bytes(&self) -> usize {
+        5 * (self.largest_message_bytes() + 64)
+    }
+
+    /// What messages leave free in a room's log under `block`, so that notices need not wait: an eighth.
+    pub fn notice_reserve_bytes(&self) -> usize {
+        self.room_log_bytes / 8
+    }
 
     /// Whether the bounds fit each other.
     ///
@@ -130,6 +209,13 @@ impl Limits {
                 2 * self.max_line_bytes <= self.memory_bytes,
                 "memory_bytes must hold at least two lines of max_line_bytes",
             ),
+            (1 <= self.max_rooms, "max_rooms must be at least 1"),
+            (1 <= self.fan_out_budget, "fan_out_budget must be at least 1"),
+            (self.chat_rate != Some(0), "chat_rate must be at least 1"),
+            (!self.accept_retry.is_zero(), "accept_retry must be more than 0"),
+            (!self.heartbeat_interval.is_zero(), "heartbeat_interval must be more than 0"),
+            (!self.heartbeat_timeout.is_zero(), "heartbeat_timeout must be more than 0"),
+            (self.heartbeat_retries <= 100, "heartbeat_retries must not exceed 100"),
             (self.linger_quiet <= self.linger, "linger_quiet must not exceed linger"),
         ];
         must.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, sentence)| Err(sentence))

@@ -22,14 +22,22 @@ pub fn dropped_lines() -> u64 {
 pub fn start(level: Option<LevelFilter>) {
     let mut builder = Builder::new();
     builder.filter_level(level.unwrap_or(LevelFilter::Info));
+    let mut wrong = None;
     if let (None, Ok(filters)) = (level, std::env::var("RUST_LOG")) {
-        builder.parse_filters(&filters);
+        // Tried first: where it is wrong, `parse_filters` would print that, and panic if it could not.
+        match env_filter::Builder::new().try_parse(&filters) {
+            Ok(_) => _ = builder.parse_filters(&filters),
+            Err(error) => wrong = Some(error),
+        }
     }
     builder.format(|line, record| {
         let (time, level) = (line.timestamp_millis(), record.level());
         writeln!(line, "{time} {level:<5} {}", record.args())
     });
     builder.target(Target::Pipe(Box::new(Stderr { way: Way::to_stderr(), unsaid: 0, torn: false }))).init();
+    if let Some(error) = wrong {
+        log::warn!("RUST_LOG was left out: {error} (try RUST_LOG=debug)");
+    }
 }
 
 /// How to write without ever waiting.

@@ -28,6 +28,14 @@ pub struct Metrics {
     pub bytes_out: u64,
     /// Lines, or for services without lines reads, that a machine has answered or taken note of.
     pub messages: u64,
+    /// Messages that went into a room's log.
+    pub published: u64,
+    /// Messages of others that members were told they missed.
+    pub missed: u64,
+    /// What a sender over its ration asked for in vain.
+    pub rationed: u64,
+    /// Private messages that their receiver had no room for.
+    pub private_undelivered: u64,
     /// Times a machine's deadline came due.
     pub expired: u64,
     /// Datagrams received, those that were dropped among them.
@@ -66,6 +74,7 @@ impl fmt::Display for Metrics {
             write!(f, ", {} {}", self.closed(close), close.word())?;
         }
         write!(f, "; {} bytes in, {} out; ", self.bytes_in, self.bytes_out)?;
+        write!(f, "{} said, {} missed; ", self.published, self.missed)?;
         write!(f, "{} datagrams, {} answered; {} turns", self.datagrams_in, self.datagrams_answered, self.turns)
     }
 }

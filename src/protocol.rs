@@ -1,13 +1,17 @@
 //! The contract between the loop and the machines: what a machine is told, and what it may ask for.
 //! A machine knows bytes, moments and its context. It touches no socket, no clock and no log.
 
+pub mod chat;
 pub mod datagram;
 pub mod echo;
+pub mod heartbeat;
+pub mod text;
 
 use crate::buffer::Queue;
 use crate::close::Close;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::room::{Rooms, Seat};
 use crate::slots::Id;
 use crate::time::Moment;
 use std::fmt::Write as _;
@@ -66,12 +70,14 @@ pub trait Protocol {
 }
 
 /// What a machine asks the loop to do after it has returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// End this connection once everything owed has been sent.
     Close(Close),
     /// Stop the server, as SIGTERM does.
     Stop,
+    /// Send this line to another connection, if that one has room for it.
+    Send { to: Id, line: String },
 }
 
 /// What a machine may see and use while it is told something.
@@ -90,20 +96,38 @@ pub struct Context<'a> {
     pub limits: &'a Limits,
     /// The counters, to add to.
     pub metrics: &'a mut Metrics,
+    /// All rooms.
+    pub rooms: &'a mut Rooms,
+    /// This connection's place in one. Put what [`Rooms::enter`] gives here, and the loop delivers; it is taken away when the
+    /// connection begins to end.
+    pub seat: &'a mut Option<Seat>,
+    /// For whatever text has to be put together; left by others as it happens to be.
+    pub text: &'a mut String,
     pub(crate) effects: &'a mut Vec<Effect>,
     /// The outbox is full from so many bytes on.
     pub(crate) high_bytes: usize,
 }
 
 impl Context<'_> {
-    /// Whether the peer is owed so much that a machine should leave further input for later.
-    pub fn is_full(&self) -> bool {
-        self.outbox.len() >= self.high_bytes
+    /// Whether a machine should leave further input for later: the peer is owed much, or its room has to catch up first.
+    pub fn is_full(&mut self) -> bool {
+        self.outbox.len() >= self.high_bytes || self.seat.is_some_and(|seat| self.rooms.must_wait(seat, self.limits))
+    }
+
+    /// Whether this machine has just asked for its connection to end: then it is done.
+    pub fn is_closing(&self) -> bool {
+        self.effects.iter().any(|effect| matches!(effect, Effect::Close(_)))
     }
 
     /// Asks for this connection to end, once everything owed has been sent.
     pub fn close(&mut self, close: Close) {
         self.effects.push(Effect::Close(close));
+    }
+
+    /// Has `line` sent to another connection. If that one is owed much already, this one is told instead. From the machine of a
+    /// datagram socket, which is no connection, nothing is sent.
+    pub fn send_to(&mut self, to: Id, line: String) {
+        self.effects.push(Effect::Send { to, line });
     }
 
     /// Asks for the server to stop, as SIGTERM does: cleanly, with everything that was read answered.

@@ -2,6 +2,7 @@
 //! and its listeners follow from that.
 
 use crate::protocol::Protocol;
+use crate::protocol::chat::Chat;
 use crate::protocol::datagram::{Reply, Responder};
 use crate::protocol::echo::{LineEcho, RawEcho};
 
@@ -51,5 +52,6 @@ const fn service(
 pub const SERVICES: &[Service] = &[
     service("echo", Transport::Tcp, "127.0.0.1:9000", "Answer each line with `echo: LINE`", |_| Box::<LineEcho>::default()),
     service("raw", Transport::Tcp, "off", "Send every byte back as it came", |_| Box::<RawEcho>::default()),
+    service("chat", Transport::Tcp, "127.0.0.1:9001", "Chat: a line goes to everyone else in the room", |_| Box::<Chat>::default()),
     service("udp", Transport::Udp, "127.0.0.1:8080", "Answer each datagram, see --udp-reply", |settings| Box::new(Responder::new(settings.udp_reply))),
 ];

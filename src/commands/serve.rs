@@ -185,6 +185,7 @@ fn lacks_family(error: &io::Error) -> bool {
 fn reason(service: &Service, port: u16, error: &io::Error) -> String {
     let flag = service.name;
     match Errno::from_io_error(error) {
+        Some(Errno::ADDRINUSE) if port == 0 => "no port is free".to_string(),
         Some(Errno::ADDRINUSE) => {
             let other = port.checked_add(10).unwrap_or(port - 10);
             format!("address in use (another oneloop? try --{flag} {other}, or --{flag} 0 for any free port)")

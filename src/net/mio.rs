@@ -1,13 +1,13 @@
 //! The real kernel behind [`Net`]: the only file that names mio or the operating system's clock. Binds sockets, too.
 
 use super::{AcceptError, Event, Net, Read, Readiness, Source};
-use crate::limits::Limits;
+use crate::limits::{Heartbeat, Limits};
 use crate::time::Moment;
 use mio::event::Source as _;
 use mio::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
@@ -151,9 +151,33 @@ pub fn listen(address: SocketAddr, limits: &Limits) -> io::Result<TcpListener> {
     let socket = open(address, Type::STREAM, Protocol::TCP)?;
     socket.set_reuse_address(true)?; // restart at once after a crash: old connections may still be in TIME_WAIT
     socket.set_tcp_nodelay(true)?; // answers are written whole; Nagle would only hold them back
+    if limits.heartbeat != Heartbeat::Off {
+        keep_alive(&socket, limits)?;
+    }
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(limits.backlog).unwrap_or(i32::MAX))?;
     Ok(TcpListener::from_std(socket.into()))
+}
+
+/// The heartbeat's numbers for peers that do not speak it, and for services that have none: the kernel asks, and they never
+/// see it.
+fn keep_alive(socket: &Socket, limits: &Limits) -> io::Result<()> {
+    // The kernel takes whole seconds, up to 32,767 of them.
+    let whole_seconds = |span: Duration| Duration::from_secs((span.as_millis().div_ceil(1000) as u64).min(32_767));
+    let [idle, interval] = [limits.heartbeat_interval, limits.heartbeat_timeout].map(whole_seconds);
+    let probes = limits.heartbeat_retries + 1;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes))?;
+    // Keepalive is silent while the peer owes an acknowledgement; the user timeout is not: tcp(7). It also ends a live peer
+    // that does not read, which the write timeout judges, so it stays clear of that; and it is looked at when a probe is
+    // due, so it is a little less than the probes take, lest it be a little more.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let user_timeout = (idle + interval * probes).saturating_sub(Duration::from_millis(500));
+        if user_timeout > limits.write_timeout + Duration::from_secs(1) {
+            socket.set_tcp_user_timeout(Some(user_timeout.min(LONGEST_WAIT)))?;
+        }
+    }
+    Ok(())
 }
 
 /// A UDP socket on `address`, as [`listen`], and the receive buffer that the kernel granted, in bytes.

@@ -104,6 +104,7 @@ mod tests {
     use crate::buffer::Queue;
     use crate::limits::Limits;
     use crate::metrics::Metrics;
+    use crate::room::Rooms;
     use crate::slots::Slots;
     use std::time::Duration;
 
@@ -130,6 +131,9 @@ mod tests {
                 deadline: &mut None,
                 limits: &limits,
                 metrics: &mut self.metrics,
+                rooms: &mut Rooms::default(),
+                seat: &mut None,
+                text: &mut String::new(),
                 effects: &mut Vec::new(),
                 high_bytes: limits.outbox_high_bytes,
             };

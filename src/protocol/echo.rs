@@ -1,57 +1,20 @@
 //! Echo over TCP: by line, or byte for byte. Pure: bytes in, answers into the outbox.
 
+use super::text::{Speaker, Text};
 use super::{Context, Protocol};
-use crate::close::Close;
-use crate::wire::line::{Line, LineDecoder};
 
-/// `echo: LINE` for each line; `PONG` for `PING`. The machine of the service `echo`.
+/// `echo: LINE` for each line. The machine of the service `echo`.
+pub type LineEcho = Text<EchoLine>;
+
+/// Says each line back.
 #[derive(Debug, Default)]
-pub struct LineEcho {
-    lines: LineDecoder,
-}
+pub struct EchoLine;
 
-impl LineEcho {
-    fn answer(context: &mut Context<'_>, line: &[u8]) {
-        context.metrics.messages += 1;
-        match line {
-            b"PING" => context.outbox.push(b"PONG\n"),
-            b"PONG" => (), // a sign of life, never echoed: two servers must not chat for ever
-            _ => {
-                context.outbox.push(b"echo: ");
-                context.outbox.push(line);
-                context.outbox.push(b"\n");
-            }
-        }
-    }
-}
-
-impl Protocol for LineEcho {
-    fn bytes(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> usize {
-        let mut consumed = 0;
-        while !context.is_full() {
-            match self.lines.next(&bytes[consumed..], context.limits.max_line_bytes) {
-                Line::Whole { line, used } => {
-                    LineEcho::answer(context, line);
-                    consumed += used;
-                }
-                Line::Unfinished => break,
-                Line::TooLong => {
-                    context.close(Close::TooLong);
-                    return bytes.len();
-                }
-            }
-        }
-        consumed
-    }
-
-    fn ended(&mut self, context: &mut Context<'_>, rest: &[u8]) {
-        if !rest.is_empty() {
-            LineEcho::answer(context, rest);
-        }
-    }
-
-    fn closing(&mut self, context: &mut Context<'_>, close: Close) {
-        context.tell(close);
+impl Speaker for EchoLine {
+    fn line(&mut self, context: &mut Context<'_>, line: &[u8]) {
+        context.outbox.push(b"echo: ");
+        context.outbox.push(line);
+        context.outbox.push(b"\n");
     }
 }
 

@@ -195,6 +195,9 @@ impl<N: Net> Datagram<N> {
             deadline: &mut self.deadline,
             limits: &common.limits,
             metrics: &mut common.metrics,
+            rooms: &mut common.rooms,
+            seat: &mut None,
+            text: &mut common.text,
             effects: &mut common.effects,
             high_bytes: common.limits.max_datagram_bytes,
         };

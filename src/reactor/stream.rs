@@ -8,8 +8,10 @@ use super::slot::Head;
 use super::{Common, Todo};
 use crate::buffer::{Buffers, Queue};
 use crate::close::Close;
+use crate::limits::SlowReader;
 use crate::net::Net;
 use crate::protocol::{Context, Effect, Protocol};
+use crate::room::{Offer, Seat};
 use crate::slots::Id;
 use crate::time::Moment;
 use log::Level;
@@ -65,7 +67,9 @@ pub(crate) struct Stream<S> {
     /// `None` while nothing is unfinished.
     buffers: Option<Box<Buffers>>,
     story: Option<Box<Story>>,
-    /// When a byte last came, or when we began to read again.
+    /// Its place in a room.
+    seat: Option<Seat>,
+    /// When a byte last came, or when we began to read again; while we do not, when we stopped.
     heard: Moment,
     /// The machine's deadline; once lingering, the end of that.
     deadline: Option<Moment>,
@@ -95,6 +99,7 @@ impl<S> Stream<S> {
             machine,
             buffers: None,
             story: log::log_enabled!(Level::Debug).then(|| Box::new(story)),
+            seat: None,
             heard: common.now,
             deadline: None,
         }
@@ -119,9 +124,14 @@ impl<S> Stream<S> {
         self.buffers.as_ref().is_some_and(|buffers| buffers.choked || buffers.outbox.len() >= common.high_bytes())
     }
 
+    /// Whether what it says has to wait for others in its room.
+    fn must_wait<N: Net<Stream = S>>(&self, common: &mut Common<N>) -> bool {
+        self.seat.is_some_and(|seat| common.rooms.must_wait(seat, &common.limits))
+    }
+
     /// Whether the machine should have what it left for lack of room.
-    fn may_feed<N: Net<Stream = S>>(&self, common: &Common<N>) -> bool {
-        self.holds_input() && !self.is_choked(common)
+    fn may_feed<N: Net<Stream = S>>(&self, common: &mut Common<N>) -> bool {
+        self.holds_input() && !self.is_choked(common) && !self.must_wait(common)
     }
 
     /// Whether its input is wanted now.
@@ -136,9 +146,19 @@ impl<S> Stream<S> {
         }
     }
 
-    /// Whether there is something to write and the kernel may take it.
-    pub(crate) fn may_write(&self) -> bool {
+    /// Whether the outbox holds something and the kernel may take it.
+    fn may_write(&self) -> bool {
         self.owed() > 0 && self.head.ready.writable && !self.is_dead()
+    }
+
+    /// Whether the room's log holds something for it, and the kernel may take more.
+    fn follows<N: Net<Stream = S>>(&self, common: &Common<N>) -> bool {
+        self.seat.is_some_and(|seat| common.rooms.is_pending(seat)) && self.head.ready.writable && !self.is_dead()
+    }
+
+    /// The same, after what is in the outbox.
+    fn may_follow<N: Net<Stream = S>>(&self, common: &Common<N>) -> bool {
+        self.owed() == 0 && self.follows(common)
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -155,17 +175,27 @@ impl<S> Stream<S> {
             }
             _ => None,
         };
-        // Nor is a peer idle that can be read: it has not been heard out yet.
+        // Under `block` a member that holds up a room is given the write timeout in all, progress or not; but it is not judged
+        // either while it can be written to.
+        let holds_up = || match self.seat {
+            Some(seat) if limits.slow_reader == SlowReader::Block && !self.head.ready.writable => {
+                Some((common.rooms.behind_since(seat)? + limits.write_timeout, Verdict::Stalled))
+            }
+            _ => None,
+        };
+        // Nor is a peer idle that can be read: it has not been heard out yet. Members of a room may just listen.
         let idle = || {
-            let timeout = limits.idle_timeout.filter(|_| !self.head.ready.readable)?;
+            let timeout = limits.idle_timeout.filter(|_| !self.head.ready.readable && self.seat.is_none())?;
             Some((self.heard + timeout, Verdict::Idle))
         };
-        let soonest = |all: [Option<(Moment, Verdict)>; 3]| all.into_iter().flatten().min_by_key(|(at, _)| *at);
+        let expired = || self.deadline.map(|at| (at, Verdict::Expired));
+        let soonest = |all: [Option<(Moment, Verdict)>; 4]| all.into_iter().flatten().min_by_key(|(at, _)| *at);
         match self.phase {
-            Phase::Open if self.paused => stalled(),
-            Phase::Open => soonest([stalled(), self.deadline.map(|at| (at, Verdict::Expired)), idle()]),
+            Phase::Open if self.paused => soonest([stalled(), holds_up(), None, None]),
+            Phase::Open => soonest([stalled(), holds_up(), expired(), idle()]),
             Phase::Closing(_) => stalled(),
             Phase::Lingering(_) => soonest([
+                None,
                 None,
                 self.deadline.map(|at| (at, Verdict::LingeredEnough)),
                 // Silence means that it has read everything, unless it is slow: then it may still be at that.
@@ -191,6 +221,7 @@ impl<S> Stream<S> {
     pub(crate) fn work<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) {
         let waited = self.owed() > 0;
         if self.may_feed(common) {
+            self.catch_up(common.now); // what the machine hears now may move its deadline
             self.feed(id, &[], common);
         }
         let mut scratch = std::mem::take(&mut common.scratch);
@@ -210,22 +241,89 @@ impl<S> Stream<S> {
         }
         common.scratch = scratch;
         if !waited {
-            self.flush(id, common);
+            self.write(id, common);
         }
     }
 
-    /// Writes what is owed, until the kernel takes no more. (Until it says so: a short write proves nothing.)
+    /// FLUSH: what it is owed, and then what its room has for it.
     pub(crate) fn flush<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) {
+        self.write(id, common);
+        // Whether or not it takes anything: it would be told nothing but this.
+        if self.phase == Phase::Open && self.seat.is_some_and(|seat| common.rooms.is_too_slow(seat, &common.limits)) {
+            self.begin_close(id, Close::Slow, common);
+            self.write(id, common);
+        }
+        while self.phase == Phase::Open && self.may_follow(common) {
+            let Some(seat) = self.seat else { return };
+            match common.rooms.offer(seat, &common.limits) {
+                Offer::Nothing => break,
+                Offer::Missed(count) => {
+                    common.metrics.missed += count;
+                    self.owe(format!("MISSED {count} messages\n").as_bytes(), common);
+                }
+                Offer::Bytes(bytes) => {
+                    let offered = bytes.len();
+                    let taken = match common.net.write(&mut self.socket, bytes) {
+                        Ok(count) => count,
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                            self.head.ready.writable = false;
+                            self.pressed = true;
+                            0
+                        }
+                        Err(error) if error.kind() == ErrorKind::Interrupted => return, // still writable: carried over
+                        Err(error) => return self.fail(id, &error, common),
+                    };
+                    self.sent(taken, common);
+                    // A message begun is finished, whatever happens to the log: its rest is owed from here on.
+                    let (buffers, pool, now) = (&mut self.buffers, &mut common.pool, common.now);
+                    common.rooms.advance(seat, taken, offered, &common.limits, |rest| {
+                        let buffers = buffers.get_or_insert_with(|| pool.take());
+                        buffers.progress = now;
+                        buffers.outbox.push(rest);
+                    });
+                }
+            }
+            self.write(id, common);
+        }
+        if let Some(seat) = self.seat {
+            let has_everything = self.owed() == 0 && !common.rooms.is_pending(seat);
+            common.rooms.note(seat, has_everything, common.now);
+        }
+    }
+
+    /// A line from somebody else, unless it is owed much already. Returns whether it was taken.
+    pub(crate) fn give<N: Net<Stream = S>>(&mut self, _: Id, line: &str, common: &mut Common<N>) -> bool {
+        let takes = self.phase == Phase::Open && !self.is_choked(common);
+        if takes {
+            self.owe(line.as_bytes(), common);
+        }
+        takes
+    }
+
+    fn owe<N: Net<Stream = S>>(&mut self, bytes: &[u8], common: &mut Common<N>) {
+        let buffers = self.buffers.get_or_insert_with(|| common.pool.take());
+        if buffers.outbox.is_empty() {
+            buffers.progress = common.now;
+        }
+        buffers.outbox.push(bytes);
+    }
+
+    fn sent<N: Net<Stream = S>>(&mut self, count: usize, common: &mut Common<N>) {
+        common.metrics.bytes_out += count as u64;
+        if let Some(story) = &mut self.story {
+            story.bytes_out += count as u64;
+        }
+    }
+
+    /// Writes what is in the outbox, until the kernel takes no more. (Until it says so: a short write proves nothing.)
+    fn write<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) {
         while self.may_write() {
             let Some(buffers) = &mut self.buffers else { return };
             match common.net.write(&mut self.socket, buffers.outbox.as_slice()) {
                 Ok(count) => {
                     buffers.outbox.consume(count);
                     buffers.progress = common.now;
-                    common.metrics.bytes_out += count as u64;
-                    if let Some(story) = &mut self.story {
-                        story.bytes_out += count as u64;
-                    }
+                    self.sent(count, common);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.head.ready.writable = false;
@@ -258,7 +356,12 @@ impl<S> Stream<S> {
                         common.services[self.service as usize]
                     ),
                 );
-                self.die(id, Close::Stalled, common);
+                // Where it was not to take more than the last words, the reason for those stays.
+                let close = match self.phase {
+                    Phase::Closing(close) if close != Close::Bye => close,
+                    _ => Close::Stalled,
+                };
+                self.die(id, close, common);
             }
             Verdict::LingeredEnough => match self.phase {
                 Phase::Lingering(close) => self.die(id, close, common),
@@ -342,6 +445,9 @@ impl<S> Stream<S> {
             deadline: &mut self.deadline,
             limits: &common.limits,
             metrics: &mut common.metrics,
+            rooms: &mut common.rooms,
+            seat: &mut self.seat,
+            text: &mut common.text,
             effects: &mut common.effects,
             high_bytes,
         };
@@ -354,6 +460,7 @@ impl<S> Stream<S> {
             match effect {
                 Effect::Close(close) => self.begin_close(id, close, common),
                 Effect::Stop => common.stop_asked = true,
+                Effect::Send { to, line } => common.letters.push((to, id, line)),
             }
         }
         common.effects = effects;
@@ -410,6 +517,14 @@ impl<S> Stream<S> {
     /// What follows from the state: the next phase, the marks, the memory, and what is to be done when. After every touch.
     pub(crate) fn settle<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) -> Todo {
         self.advance(id, common);
+        if let (Phase::Closing(close) | Phase::Lingering(close) | Phase::Dead(close), Some(seat)) =
+            (self.phase, self.seat)
+        {
+            // When everybody goes, nobody is told of each.
+            let why = (!common.stopping).then_some(close.word());
+            common.rooms.leave(seat, why, common.now, &common.limits);
+            self.seat = None;
+        }
         if let Some(mut buffers) = self.buffers.take() {
             if self.phase != Phase::Open {
                 buffers.inbox.clear();
@@ -423,14 +538,30 @@ impl<S> Stream<S> {
             }
         }
         let may_read = self.may_read(common);
-        if self.paused && may_read {
-            self.heard = common.now; // it was not heard because we did not listen
+        if self.phase == Phase::Open && self.paused == may_read {
+            self.catch_up(common.now);
+            self.heard = common.now;
         }
         self.paused = !may_read;
+        if let Some(seat) = self.seat
+            && (self.holds_input() || self.ended)
+            && self.must_wait(common)
+        {
+            common.rooms.wait(seat, &common.limits);
+        }
         Todo {
             work: self.may_feed(common) || (may_read && self.head.ready.readable),
-            flush: self.may_write(),
+            flush: self.may_write() || self.may_follow(common),
             due: self.due(common).map(|(at, _)| at),
+        }
+    }
+
+    /// If it was not heard because we did not listen: what it had left of its time then, it has now.
+    fn catch_up(&mut self, now: Moment) {
+        if self.paused {
+            let unheard = now - self.heard;
+            self.deadline = self.deadline.map(|at| at + unheard);
+            self.heard = now;
         }
     }
 
@@ -438,14 +569,15 @@ impl<S> Stream<S> {
     fn advance<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) {
         self.update_choked(id, common);
         if self.phase == Phase::Open && !self.holds_input() {
-            if self.ended {
+            if self.ended && !self.must_wait(common) {
                 let rest = self.buffers.as_mut().map(|buffers| std::mem::take(&mut buffers.inbox)).unwrap_or_default();
                 self.tell(id, common, |machine, context| machine.ended(context, rest.as_slice()));
                 self.begin_close(id, Close::Bye, common);
-                self.flush(id, common);
-            } else if common.stopping {
+                self.write(id, common);
+            } else if common.stopping && !self.follows(common) {
+                // Whoever can be written to has had what was said in its room.
                 self.begin_close(id, Close::Shutdown, common);
-                self.flush(id, common);
+                self.write(id, common);
             }
         }
         if let Phase::Closing(close) = self.phase
@@ -486,6 +618,9 @@ impl<S> Stream<S> {
         common.metrics.closes[close as usize] += 1;
         if let Some(buffers) = self.buffers.take() {
             common.pool.give_back(buffers, &common.limits);
+        }
+        if let Some(seat) = self.seat {
+            common.rooms.leave(seat, Some(close.word()), common.now, &common.limits);
         }
         if let Some(story) = self.story {
             let (peer, lasted) = (story.peer, common.now - story.opened);

@@ -1,12 +1,13 @@
 //! The clients, and what each of them must be answered: worked out from all the bytes it sent, as simply as possible.
 
+use crate::chat;
 use crate::kernel::{Kind, Node, Pipe};
 use crate::machines::{TICK, product};
 use crate::plan::Plan;
 use crate::random::Random;
 use crate::world::World;
 use oneloop::close::Close;
-use oneloop::limits::Limits;
+use oneloop::limits::{Heartbeat, Limits};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -16,13 +17,20 @@ pub(crate) enum Service {
     Raw,
     Ticker,
     Producer,
+    Chat,
 }
 
 impl Service {
-    pub(crate) const ALL: [Service; 4] = [Service::Lines, Service::Raw, Service::Ticker, Service::Producer];
+    pub(crate) const ALL: [Service; 5] =
+        [Service::Lines, Service::Raw, Service::Ticker, Service::Producer, Service::Chat];
 
     pub(crate) fn is_echo(self) -> bool {
         matches!(self, Service::Lines | Service::Raw)
+    }
+
+    /// Whether it takes part in the heartbeat.
+    pub(crate) fn is_text(self) -> bool {
+        matches!(self, Service::Lines | Service::Chat)
     }
 }
 
@@ -46,6 +54,11 @@ pub(crate) struct Client {
     polite: bool,
     /// It says its end only when it has read the server's; until then it waits to be found idle.
     stays: bool,
+    /// It answers each PING, as soon as it stands between two lines; so many are unanswered.
+    answers: bool,
+    pings: usize,
+    /// Of what it has received, so many bytes have been searched for a PING.
+    searched: usize,
     /// There is nobody to connect to any more.
     refused_by_kernel: bool,
     /// The connection was torn down, by itself or by the network.
@@ -63,17 +76,24 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    fn new(plan: &Plan, limits: &Limits, random: &mut Random) -> Client {
-        let service = Service::ALL[[0, 0, 0, 1, 1, 2, 3][random.below(7)]];
+    fn new(index: usize, plan: &Plan, limits: &Limits, random: &mut Random) -> Client {
+        let chats = random.permille(plan.chatty);
+        let service = if chats { Service::Chat } else { Service::ALL[[0, 0, 0, 1, 1, 2, 3][random.below(7)]] };
         let length = if random.one_in(3) { random.below(600) } else { random.below(100) };
-        let mut script = Vec::new();
-        while script.len() < length {
-            match service {
-                Service::Lines => script.extend(line(random)),
-                _ => script.push(random.next() as u8),
+        let found_silent = service.is_echo() && limits.idle_timeout.is_some()
+            || service.is_text() && limits.heartbeat == Heartbeat::All
+            || chats && limits.heartbeat == Heartbeat::Auto;
+        let stays = found_silent && random.one_in(2);
+        let mut script = if chats { chat::script(index, length, stays, random) } else { Vec::new() };
+        if !chats {
+            while script.len() < length {
+                match service {
+                    Service::Lines => script.extend(line(random)),
+                    _ => script.push(random.next() as u8),
+                }
             }
+            script.truncate(length); // the last line is seldom a whole one
         }
-        script.truncate(length); // the last line is seldom a whole one
         script.reverse();
         Client {
             service,
@@ -86,7 +106,10 @@ impl Client {
             reads_from: if random.one_in(4) { random.below(plan.turns) } else { 0 },
             sips: random.one_in(6),
             polite: random.one_in(2),
-            stays: limits.idle_timeout.is_some() && service.is_echo() && random.one_in(2),
+            stays,
+            answers: !stays && random.one_in(2),
+            pings: 0,
+            searched: 0,
             refused_by_kernel: false,
             reset: false,
             unwatched: false,
@@ -121,7 +144,7 @@ impl Client {
     /// Everything that a machine without questions has to say.
     fn goal(&self, plan: &Plan) -> usize {
         match self.service {
-            Service::Lines | Service::Raw => 0,
+            Service::Lines | Service::Raw | Service::Chat => 0,
             Service::Ticker => plan.ticks * TICK.len(),
             Service::Producer => plan.produce_bytes,
         }
@@ -148,14 +171,51 @@ impl Client {
             Service::Raw => self.sent[..heard].to_vec(),
             Service::Ticker => TICK.iter().copied().cycle().take(goal).collect(),
             Service::Producer => (0..goal).map(product).collect(),
+            Service::Chat => self.received.clone(), // looked at when it is written
+        }
+    }
+
+    /// What has come but for the PINGs, of which there may be one between any two answers.
+    fn answers_received(&self) -> Vec<u8> {
+        if self.service != Service::Lines {
+            return self.received.clone();
+        }
+        let lines = self.received.split_inclusive(|byte| *byte == b'\n');
+        let is_ping = |line: &&[u8]| *line == b"PING\n" || line.len() > 1 && b"PING".starts_with(line);
+        lines.filter(|line| !is_ping(line)).flatten().copied().collect()
+    }
+
+    /// Looks for PINGs in what has just come.
+    fn hear_pings(&mut self) {
+        while let Some(length) = self.received[self.searched..].iter().position(|byte| *byte == b'\n') {
+            let line = &self.received[self.searched..self.searched + length];
+            self.pings += usize::from(self.answers && self.service.is_text() && line == b"PING");
+            self.searched += length + 1;
+        }
+    }
+
+    /// Answers, if it stands between two lines.
+    fn answer_pings(&mut self) {
+        if self.sent.last().is_none_or(|byte| *byte == b'\n') {
+            for _ in 0..std::mem::take(&mut self.pings) {
+                self.script.extend(b"PONG\n".iter().rev());
+            }
         }
     }
 
     /// At all times: what has come is the beginning of what is expected.
     fn check_so_far(&self, plan: &Plan, limits: &Limits) {
+        if self.service == Service::Chat {
+            return;
+        }
         let expected = self.expected(plan, limits);
+        let received = self.answers_received();
+        // The last line may be a PING that has only just begun.
+        let begun = expected.starts_with(&received)
+            || received.iter().rposition(|byte| *byte != b'P').is_none_or(|last| received[last] == b'\n')
+                && expected.starts_with(&received[..received.len() - 1]);
         assert!(
-            expected.starts_with(&self.received),
+            begun,
             "a client of {:?} expected \"{}\" and received \"{}\"; it sent \"{}\"; told {:?}",
             self.service,
             expected.escape_ascii(),
@@ -177,7 +237,8 @@ impl Client {
             return None; // stalled, or still not finished when the time for the stop was up
         }
         if self.answer_destroyed {
-            let by_machine = close != Close::Bye || self.service == Service::Producer && plan.producer_closes;
+            let ends = self.service == Service::Producer && plan.producer_closes || self.service == Service::Chat;
+            let by_machine = close != Close::Bye || ends; // or has asked to quit
             assert!(by_machine, "somebody who had said its end was closed with input unread");
             let in_time = self.told_in_calm && close != Close::Full;
             assert!(!in_time, "an answer was destroyed although its reader reads at once: {close}");
@@ -190,7 +251,7 @@ impl Client {
             expected = pushed; // it was not allowed to say more
         }
         assert_eq!(
-            self.received.len(),
+            self.answers_received().len(),
             expected,
             "a client of {:?}, closed {close}, has not received all",
             self.service
@@ -267,7 +328,7 @@ impl World {
     }
 
     fn client_comes(&mut self) {
-        let client = Client::new(&self.plan, &self.limits, &mut self.random);
+        let client = Client::new(self.clients.len(), &self.plan, &self.limits, &mut self.random);
         self.clients.push(client);
         self.connect(self.clients.len() - 1);
     }
@@ -287,8 +348,8 @@ impl World {
         }
         waiting.push_back(node);
         let peer = SocketAddr::from(([127, 0, 0, 1], 10_000 + index as u16));
-        let pipe = Pipe::new(index, peer, &mut self.random);
-        self.nodes.push(Node::new(Kind::Stream(pipe)));
+        let pipe = Pipe::new(index, service, peer, &mut self.random);
+        self.nodes.push(Node::new(Kind::Stream(Box::new(pipe))));
         self.clients[index].node = Some(node);
         self.edge(listener, true, false);
         true
@@ -326,6 +387,7 @@ impl World {
     fn client_sends(&mut self, index: usize, most: usize) -> bool {
         let client = &mut self.clients[index];
         let Some(node) = client.node else { return false };
+        client.answer_pings();
         if client.fin || client.script.is_empty() {
             return false;
         }
@@ -354,6 +416,7 @@ impl World {
         let pipe = self.nodes[node].pipe();
         let count = most.min(pipe.to_client.len());
         client.received.extend(pipe.to_client.drain(..count));
+        client.hear_pings();
         if count == 0 {
             let news = !client.end_read && (dropped || pipe.half_closed.is_some());
             client.end_read |= news;
@@ -374,6 +437,11 @@ impl World {
     fn client_ends(&mut self, index: usize) -> bool {
         let client = &mut self.clients[index];
         let Some(node) = client.node else { return false };
+        let begun = client.sent.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+        let half = begun.starts_with(b"/") || begun.ends_with(b"\r");
+        if client.service == Service::Chat && half && !client.script.is_empty() && !client.end_read {
+            return false; // half a command could mean anything
+        }
         if std::mem::replace(&mut client.fin, true) {
             return false;
         }

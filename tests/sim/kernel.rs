@@ -1,8 +1,10 @@
 //! A kernel that is strictly edge-triggered: what has been reported once is not reported again, and whoever asks without
 //! having been told that it is worth asking is caught.
 
+use crate::clients::Service;
 use crate::random::Random;
 use crate::world::World;
+use oneloop::close::Close;
 use oneloop::net::{AcceptError, Event, Net, Read, Readiness, Source};
 use oneloop::time::Moment;
 use std::cell::RefCell;
@@ -45,8 +47,9 @@ pub(crate) struct Node {
     pub(crate) exhausted_at: Option<Moment>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are streams")]
 pub(crate) enum Kind {
-    Stream(Pipe),
+    Stream(Box<Pipe>),
     /// Those who wait, oldest first, as nodes.
     Listener(VecDeque<usize>),
     Datagram(VecDeque<(Vec<u8>, SocketAddr)>),
@@ -57,6 +60,7 @@ pub(crate) enum Kind {
 /// Both directions of a connection.
 pub(crate) struct Pipe {
     pub(crate) client: usize,
+    pub(crate) chats: bool,
     pub(crate) peer: SocketAddr,
     /// What the client has sent and the reactor has not read, and how much of that there may be.
     pub(crate) to_server: VecDeque<u8>,
@@ -99,12 +103,17 @@ pub(crate) struct Pipe {
     pub(crate) choked: bool,
     /// The last moment at which that was so.
     pub(crate) choked_until: Moment,
+    /// It has been so for so long, all times together.
+    pub(crate) choked_for: Duration,
+    /// Its machine has left something for want of room, and has not been asked again.
+    pub(crate) held: bool,
 }
 
 impl Pipe {
-    pub(crate) fn new(client: usize, peer: SocketAddr, random: &mut Random) -> Pipe {
+    pub(crate) fn new(client: usize, service: Service, peer: SocketAddr, random: &mut Random) -> Pipe {
         Pipe {
             client,
+            chats: service == Service::Chat,
             peer,
             to_server: VecDeque::new(),
             to_server_size: random.within(8..=64),
@@ -130,9 +139,12 @@ impl Pipe {
             one_too_many: false,
             choked: false,
             choked_until: Moment::START,
+            choked_for: Duration::ZERO,
+            held: false,
         }
     }
 
+    /// Of a member of a room only the least: what the room has for it is not counted.
     pub(crate) fn owed(&self) -> usize {
         self.pushed - self.written
     }
@@ -260,8 +272,12 @@ impl World {
     }
 
     fn poll(&mut self, wait: Option<Duration>, batch: &mut Vec<Event>) -> io::Result<bool> {
+        self.chat_commit(None);
         self.watch_for_spinning(wait);
         self.watch_for_sleeping(wait);
+        if wait.is_none() {
+            self.chat_sleeps();
+        }
         let jumped = self.pass_time(wait);
         // A process that was suspended finds its poll interrupted.
         if self.fault(if jumped { 250 } else { self.plan.rates.poll_interrupted }) {
@@ -411,6 +427,21 @@ impl World {
         Ok(node)
     }
 
+    /// The loop is at this socket now, and so no longer at any other.
+    fn works_on(&mut self, node: usize) {
+        let client = self.nodes[node].pipe().client;
+        self.chat_commit(Some(client));
+    }
+
+    /// The loop learns that a connection is over.
+    fn fails(&mut self, node: usize, kind: ErrorKind) -> io::Error {
+        let pipe = self.nodes[node].pipe();
+        pipe.error_seen = true;
+        let client = pipe.client;
+        self.chat_dies(client, Close::Error.word());
+        kind.into()
+    }
+
     /// Fails as the network may: interrupted, or torn down.
     fn trouble(&mut self, node: usize) -> io::Result<()> {
         if self.fault(self.plan.rates.interrupted) {
@@ -426,6 +457,7 @@ impl World {
 
     fn read(&mut self, node: usize, buffer: &mut [u8], read_on: bool) -> io::Result<Read> {
         self.needs_reason(node, "read");
+        self.works_on(node);
         self.check_lean(node, buffer.len());
         self.trouble(node)?;
         let partial = self.fault(self.plan.rates.partial_read);
@@ -435,8 +467,7 @@ impl World {
         let pipe = used.pipe();
         assert!(!pipe.error_seen && !pipe.end_read, "read after the end");
         if pipe.reset && (pipe.to_server.is_empty() || partial) {
-            pipe.error_seen = true;
-            return Err(ErrorKind::ConnectionReset.into());
+            return Err(self.fails(node, ErrorKind::ConnectionReset));
         }
         if pipe.to_server.is_empty() {
             pipe.end_read = pipe.fin;
@@ -476,6 +507,7 @@ impl World {
     fn write(&mut self, node: usize, bytes: &[u8]) -> io::Result<usize> {
         assert!(!bytes.is_empty(), "a write of nothing");
         self.needs_reason(node, "write");
+        self.works_on(node);
         self.trouble(node)?;
         let partial = self.fault(self.plan.rates.partial_write);
         let (now, disturbances, low_bytes) = (self.now, self.disturbances, self.limits.outbox_low_bytes);
@@ -484,8 +516,7 @@ impl World {
         let pipe = used.pipe();
         assert!(!pipe.error_seen && pipe.half_closed.is_none(), "write after the end");
         if pipe.reset {
-            pipe.error_seen = true;
-            return Err(ErrorKind::ConnectionReset.into());
+            return Err(self.fails(node, ErrorKind::ConnectionReset));
         }
         let mut count = bytes.len().min(pipe.room());
         if count == 0 {
@@ -500,6 +531,12 @@ impl World {
         let pipe = self.nodes[node].pipe();
         pipe.to_client.extend(&bytes[..count]);
         pipe.written += count;
+        if pipe.chats {
+            pipe.pushed = pipe.pushed.max(pipe.written);
+            let client = pipe.client;
+            self.chat_written(client, &bytes[..count]);
+        }
+        let pipe = self.nodes[node].pipe();
         (pipe.progress, pipe.progress_at_disturbance) = (now, disturbances);
         assert!(pipe.written <= pipe.pushed, "more is written than was ever pushed");
         if pipe.choked && pipe.owed() <= low_bytes {
@@ -511,15 +548,18 @@ impl World {
     }
 
     fn half_close(&mut self, node: usize) -> io::Result<()> {
+        self.works_on(node);
         let (now, disturbances) = (self.now, self.disturbances);
         let pipe = self.in_use(node).pipe();
         assert!(pipe.half_closed.is_none(), "half-closed twice");
         assert_eq!(pipe.owed(), 0, "the end was said before everything owed");
         if pipe.reset {
-            pipe.error_seen = true;
-            return Err(ErrorKind::NotConnected.into());
+            return Err(self.fails(node, ErrorKind::NotConnected));
         }
         pipe.half_closed = Some(now);
+        let client = pipe.client;
+        self.chat_end_said(client);
+        let pipe = self.nodes[node].pipe();
         (pipe.heard, pipe.heard_at_disturbance) = (now, disturbances); // from here on it is heard anew
         Ok(())
     }

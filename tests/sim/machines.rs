@@ -3,6 +3,7 @@
 use crate::kernel::{Kind, Shared};
 use crate::world::World;
 use oneloop::close::Close;
+use oneloop::limits::{Heartbeat, SlowReader};
 use oneloop::protocol::{Context, Protocol};
 use oneloop::slots::Id;
 use oneloop::time::Moment;
@@ -10,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What has been said to one machine.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Life {
     id: Option<Id>,
     /// Its socket.
@@ -20,6 +21,36 @@ pub(crate) struct Life {
     closing: Option<Close>,
     pub(crate) closed: Option<Close>,
     deadline: Option<Armed>,
+    /// Of the heartbeat: it has said PING or PONG; PINGs that it has not answered; nothing more is asked.
+    spoke: bool,
+    asked: u32,
+    gave_up: bool,
+    /// When it was last heard by its machine, and how much there was then of what keeps a deadline.
+    heard: Moment,
+    heard_at_disturbance: usize,
+    heard_at_trouble: usize,
+    choked_before: Duration,
+}
+
+impl Default for Life {
+    fn default() -> Life {
+        Life {
+            id: None,
+            node: 0,
+            is_stream: false,
+            opened: false,
+            closing: None,
+            closed: None,
+            deadline: None,
+            spoke: false,
+            asked: 0,
+            gave_up: false,
+            heard: Moment::START,
+            heard_at_disturbance: 0,
+            heard_at_trouble: 0,
+            choked_before: Duration::ZERO,
+        }
+    }
 }
 
 /// A deadline, and what could make it late: how much there was of that when it was armed.
@@ -30,6 +61,8 @@ struct Armed {
     write_troubles: usize,
     /// The peer could take all.
     freely: bool,
+    /// For how long it had not been read, all in all.
+    choked_before: Duration,
 }
 
 /// Says `tick` so often and so many times, and takes no notice of what it receives.
@@ -115,6 +148,18 @@ impl<A: Protocol, B: Protocol> Protocol for Both<A, B> {
     }
 }
 
+/// What a machine is told.
+#[derive(Debug)]
+pub(crate) enum Told<'a> {
+    Opened,
+    /// And has consumed.
+    Bytes(&'a [u8]),
+    Ended(&'a [u8]),
+    Drained,
+    Expired,
+    Closing(Close),
+}
+
 /// Checks and writes down what a machine is told.
 pub(crate) struct Recorder<P> {
     inner: P,
@@ -129,13 +174,14 @@ impl<P> Recorder<P> {
         Recorder { inner, life: lives.len() - 1, world: world.clone() }
     }
 
-    /// Before the machine is told something, with the checks of that; then the telling; then what it did.
+    /// Before the machine is told something, with the checks of that; then the telling; then what it did. Returns how much
+    /// the outbox held before, too.
     fn tell<T>(
         &mut self,
         context: &mut Context<'_>,
-        check: impl FnOnce(&mut World, usize, &Context<'_>),
+        check: impl FnOnce(&mut World, usize, &mut Context<'_>),
         say: impl FnOnce(&mut P, &mut Context<'_>) -> T,
-    ) -> T {
+    ) -> (T, usize) {
         {
             let mut world = self.world.borrow_mut();
             world.enter(self.life, context);
@@ -144,28 +190,38 @@ impl<P> Recorder<P> {
         let before = context.outbox.len();
         let answer = say(&mut self.inner, context);
         self.world.borrow_mut().leave(self.life, context, before);
-        answer
+        (answer, before)
+    }
+
+    /// What it was told, for whoever can tell what must come of that.
+    fn told(&self, context: &Context<'_>, told: &Told<'_>, before: usize) {
+        self.world.borrow_mut().told(self.life, context, told, before);
     }
 }
 
 impl<P: Protocol> Protocol for Recorder<P> {
     fn opened(&mut self, context: &mut Context<'_>, address: SocketAddr) {
-        self.tell(
+        let ((), before) = self.tell(
             context,
             |world, life, _| world.check_opened(life, address),
             |inner, context| inner.opened(context, address),
         );
+        self.told(context, &Told::Opened, before);
     }
 
     fn bytes(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> usize {
-        let consumed = self.tell(context, World::check_open, |inner, context| inner.bytes(context, bytes));
-        self.world.borrow_mut().left_unfinished(self.life, bytes.len() - consumed);
+        let (consumed, before) = self.tell(context, World::check_open, |inner, context| inner.bytes(context, bytes));
+        self.told(context, &Told::Bytes(&bytes[..consumed]), before);
+        // The reactor asks the same, at the same time.
+        let held = consumed < bytes.len() && context.is_full();
+        self.world.borrow_mut().left_unfinished(self.life, bytes.len() - consumed, held);
         consumed
     }
 
     fn ended(&mut self, context: &mut Context<'_>, rest: &[u8]) {
-        self.tell(context, World::check_open, |inner, context| inner.ended(context, rest));
-        self.world.borrow_mut().left_unfinished(self.life, 0);
+        let ((), before) = self.tell(context, World::check_open, |inner, context| inner.ended(context, rest));
+        self.told(context, &Told::Ended(rest), before);
+        self.world.borrow_mut().left_unfinished(self.life, 0, false);
     }
 
     fn datagram(&mut self, context: &mut Context<'_>, bytes: &[u8], from: SocketAddr) {
@@ -173,19 +229,22 @@ impl<P: Protocol> Protocol for Recorder<P> {
     }
 
     fn drained(&mut self, context: &mut Context<'_>) {
-        self.tell(context, World::check_drained, |inner, context| inner.drained(context));
+        let ((), before) = self.tell(context, World::check_drained, |inner, context| inner.drained(context));
+        self.told(context, &Told::Drained, before);
     }
 
     fn expired(&mut self, context: &mut Context<'_>) {
-        self.tell(context, World::check_expired, |inner, context| inner.expired(context));
+        let ((), before) = self.tell(context, World::check_expired, |inner, context| inner.expired(context));
+        self.told(context, &Told::Expired, before);
     }
 
     fn closing(&mut self, context: &mut Context<'_>, close: Close) {
-        self.tell(
+        let ((), before) = self.tell(
             context,
             |world, life, _| world.check_closing(life, close),
             |inner, context| inner.closing(context, close),
         );
+        self.told(context, &Told::Closing(close), before);
     }
 
     fn closed(&mut self, close: Close) {
@@ -209,11 +268,23 @@ impl World {
         let life = &self.lives[life];
         assert_eq!(life.id, Some(id), "the name of a connection changed");
         assert_eq!(life.closed, None, "told something after the end");
+        let client = match &mut self.nodes[life.node].kind {
+            Kind::Stream(pipe) => {
+                if pipe.chats {
+                    // What the room gives it, and what others say to it, comes past its machine.
+                    pipe.pushed = pipe.written + context.outbox.len();
+                }
+                Some(pipe.client)
+            }
+            _ => None,
+        };
+        self.chat_commit(client);
+        self.chat_check_members(context);
     }
 
     fn leave(&mut self, life: usize, context: &Context<'_>, before: usize) {
         let (now, disturbances) = (self.now, self.disturbances);
-        let mut armed = Armed { at: now, disturbances, write_troubles: 0, freely: true };
+        let mut armed = Armed { at: now, disturbances, write_troubles: 0, freely: true, choked_before: Duration::ZERO };
         let life = &mut self.lives[life];
         if let Kind::Stream(pipe) = &mut self.nodes[life.node].kind {
             if pipe.owed() == 0 {
@@ -222,6 +293,7 @@ impl World {
             assert_eq!(pipe.owed(), before, "bytes got lost on their way to the kernel");
             pipe.pushed += context.outbox.len() - before;
             (armed.write_troubles, armed.freely) = (pipe.write_troubles, !pipe.wants_room);
+            armed.choked_before = pipe.choked_for;
         }
         let known = life.deadline.map(|armed| armed.at);
         if *context.deadline != known {
@@ -229,13 +301,85 @@ impl World {
         }
     }
 
-    fn left_unfinished(&mut self, life: usize, count: usize) {
+    fn told(&mut self, life: usize, context: &Context<'_>, told: &Told<'_>, before: usize) {
+        let Life { node, is_stream, .. } = self.lives[life];
+        if !is_stream {
+            return;
+        }
+        let (client, chats) = { (self.nodes[node].pipe().client, self.nodes[node].pipe().chats) };
+        let pushed = &context.outbox.as_slice()[before..];
+        if self.clients[client].service.is_text() {
+            self.heartbeat_told(life, told, pushed);
+        }
+        if chats {
+            let pushed = str::from_utf8(pushed).expect("ASCII").to_string();
+            self.chat_told(client, context, told, &pushed);
+        }
+    }
+
+    /// The heartbeat, as simply as possible: what a machine has heard, and what it asks.
+    fn heartbeat_told(&mut self, life: usize, told: &Told<'_>, pushed: &[u8]) {
+        let (mode, retries) = (self.limits.heartbeat, self.limits.heartbeat_retries);
+        let (now, disturbances) = (self.now, self.disturbances);
+        let life = &mut self.lives[life];
+        let pipe = self.nodes[life.node].pipe();
+        match told {
+            Told::Bytes(bytes) => {
+                let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
+                life.spoke |= lines.any(|line| matches!(line.trim_ascii_end(), b"PING" | b"PONG"));
+            }
+            Told::Expired if pushed.is_empty() => {
+                assert_eq!(life.asked, retries + 1, "given up after so many PINGs");
+                life.gave_up = true;
+            }
+            Told::Expired => {
+                assert_eq!(pushed, b"PING\n");
+                life.asked += 1;
+                assert!(life.asked <= retries + 1, "asked {} times", life.asked);
+                match mode {
+                    Heartbeat::Auto => assert!(life.spoke, "asked a peer that would not understand"),
+                    Heartbeat::All => (),
+                    Heartbeat::Off => panic!("asked although that is off"),
+                }
+                self.count("PINGs sent");
+                return;
+            }
+            Told::Closing(Close::Heartbeat) => {
+                assert!(life.gave_up, "closed `heartbeat` without being asked");
+                let patience = self.limits.heartbeat_interval + self.limits.heartbeat_timeout * (retries + 1);
+                let silent = now - life.heard;
+                let paused = pipe.choked_for - life.choked_before;
+                assert!(
+                    silent >= patience + paused,
+                    "closed `heartbeat` too soon: after {silent:?}, of which {paused:?} it was not read"
+                );
+                if life.heard_at_disturbance == disturbances && life.heard_at_trouble == pipe.write_troubles {
+                    assert_eq!(silent, patience, "closed `heartbeat` late, and nothing kept it");
+                    self.count("heartbeat to the microsecond");
+                }
+                return;
+            }
+            _ => (),
+        }
+        if let Told::Opened | Told::Bytes(_) = told {
+            (life.asked, life.heard, life.heard_at_disturbance) = (0, now, disturbances);
+            // Whoever does not take everything at once may not be read for a while.
+            life.heard_at_trouble = if pipe.wants_room { usize::MAX } else { pipe.write_troubles };
+            life.choked_before = pipe.choked_for;
+        }
+    }
+
+    fn left_unfinished(&mut self, life: usize, count: usize, held: bool) {
         let (node, turn) = (self.lives[life].node, self.turn);
         self.nodes[node].pipe().unfinished = count;
         let too_much = self.unfinished_bytes() > self.limits.memory_bytes / 2;
         let pipe = self.nodes[node].pipe();
         pipe.fed_in_turn = turn;
-        pipe.one_too_many = too_much && count > 0 && pipe.owed() == 0;
+        pipe.one_too_many = too_much && count > 0 && pipe.owed() == 0 && !pipe.chats;
+        let was_held = std::mem::replace(&mut pipe.held, held);
+        if was_held {
+            self.count("held lines heard");
+        }
     }
 
     /// What all machines together have left unfinished, of those that still get input.
@@ -254,19 +398,19 @@ impl World {
         }
     }
 
-    fn check_open(&mut self, life: usize, _: &Context<'_>) {
+    fn check_open(&mut self, life: usize, _: &mut Context<'_>) {
         let life = &self.lives[life];
         assert!(life.opened && life.closing.is_none(), "given input before `opened` or after `closing`");
     }
 
-    fn check_drained(&mut self, life: usize, context: &Context<'_>) {
+    fn check_drained(&mut self, life: usize, context: &mut Context<'_>) {
         self.check_open(life, context);
         assert!(context.outbox.len() <= self.limits.outbox_low_bytes, "drained above the low mark");
-        assert!(!context.is_full(), "drained, and still full");
+        assert!(context.seat.is_some() || !context.is_full(), "drained, and still full");
         self.count("drained");
     }
 
-    fn check_expired(&mut self, life: usize, context: &Context<'_>) {
+    fn check_expired(&mut self, life: usize, context: &mut Context<'_>) {
         self.check_open(life, context);
         self.count("expired");
         let (now, disturbances) = (self.now, self.disturbances);
@@ -278,6 +422,9 @@ impl World {
         let is_stream = life.is_stream;
         if let Kind::Stream(pipe) = &self.nodes[life.node].kind {
             assert!(!pipe.choked, "a deadline was judged while its connection is not read");
+            assert!(!pipe.held, "a deadline was judged while its room keeps the connection from being read");
+            let paused = pipe.choked_for - armed.choked_before;
+            assert!(armed.at + paused <= now, "expired {:?} too soon, having been paused", armed.at + paused - now);
             on_time &= armed.freely && pipe.write_troubles == armed.write_troubles;
         }
         if on_time {
@@ -293,23 +440,28 @@ impl World {
         let life = &mut self.lives[life];
         assert_eq!(life.closing.replace(close), None, "closing twice");
         assert_eq!(life.opened, close != Close::Full, "whoever is refused is not opened, and only that one");
-        let node = life.node;
+        let (node, asked) = (life.node, life.asked);
         let pipe = self.nodes[node].pipe();
         let (client, read) = (pipe.client, pipe.read);
         match close {
-            Close::Idle => self.check_idle(node),
+            Close::Idle => self.check_idle(node, asked),
             Close::Full => self.count("refused"),
             Close::MemoryFull => {
                 let bytes = self.unfinished_bytes();
                 assert!(bytes > self.limits.memory_bytes / 2, "closed `full` with {bytes} bytes unfinished");
             }
-            Close::Shutdown => self.check_read_once_more(node),
+            Close::Shutdown => {
+                self.check_read_once_more(node);
+                let may_write = { self.nodes[node].may_write && !self.nodes[node].pipe().wants_room };
+                let due = self.chat_is_due(client);
+                assert!(!(may_write && due), "stopped before it was given what was said in its room");
+            }
             _ => (),
         }
         self.clients[client].told(close, read, self.stormy);
     }
 
-    fn check_idle(&mut self, node: usize) {
+    fn check_idle(&mut self, node: usize, asked: u32) {
         let (now, disturbances) = (self.now, self.disturbances);
         let idle = self.limits.idle_timeout.expect("closed `idle` although that is off");
         let pipe = self.nodes[node].pipe();
@@ -318,7 +470,8 @@ impl World {
         let (silent, resumed) = (now - pipe.heard, now - pipe.choked_until);
         assert!(silent >= idle, "closed `idle` too soon: {silent:?} after its last byte");
         assert!(resumed >= idle, "closed `idle` too soon: {resumed:?} after it was read again");
-        let undisturbed = pipe.heard_at_disturbance == disturbances && pipe.write_troubles == 0;
+        // While memory is short, it is not read from the PING until that is written.
+        let undisturbed = pipe.heard_at_disturbance == disturbances && pipe.write_troubles == 0 && asked == 0;
         let client = pipe.client;
         if undisturbed && self.clients[client].service.is_echo() {
             assert_eq!(silent, idle, "closed `idle` late, and nothing kept it");
@@ -330,9 +483,13 @@ impl World {
     /// what it is owed, or was owed when its machine had been given what it had left before.
     fn check_read_once_more(&mut self, node: usize) {
         let (taken, turn) = (self.nodes[node].taken_now, self.turn);
+        let now = self.now;
         let pipe = self.nodes[node].pipe();
         let had_its_turn = taken > 0 || pipe.to_server.is_empty() || pipe.owed() > 0 || pipe.fed_in_turn == turn;
-        let excused = !self.stopping_now || !self.plan.fair;
+        let (chats, client, held, wrote_now) = (pipe.chats, pipe.client, pipe.held, pipe.progress == now);
+        // What a member of a room is owed is not all counted, or has been written only after it was its turn to be read.
+        let owed_more = chats && (wrote_now || !self.chat_nobody_waits(client));
+        let excused = !self.stopping_now || !self.plan.fair || owed_more || held;
         assert!(had_its_turn || excused, "not read once more before the stop");
     }
 
@@ -350,24 +507,45 @@ impl World {
         let time_is_up = self.stopped_at.is_some_and(|at| self.now >= at + self.limits.drain);
         let (now, disturbances, fair) = (self.now, self.disturbances, self.plan.fair);
         let limits = self.limits.clone();
+        if close == Close::Stalled {
+            self.stalled_now.remove(&self.nodes[node].pipe().client);
+        }
         let pipe = self.nodes[node].pipe();
-        let (owed, client) = (pipe.owed(), pipe.client);
+        let (owed, client, stalled) = (pipe.owed(), pipe.client, now - pipe.progress);
         if pipe.half_closed.is_some() {
             assert_eq!(closing, Some(close), "everything was sent, and then the reason changed");
         }
         let cut_off = owed > 0 || closing != Some(close);
         match close {
             Close::Error => assert!(pipe.error_seen, "closed `error` without one"),
-            Close::Stalled => {
-                let stalled = now - pipe.progress;
-                assert!(stalled >= limits.write_timeout, "closed `stalled` too soon: after {stalled:?}");
-                assert!(pipe.wants_room && owed > 0, "closed `stalled` although there was room");
-                let undisturbed = fair && pipe.progress_at_disturbance == disturbances;
-                assert!(!undisturbed || stalled == limits.write_timeout, "closed `stalled` late: after {stalled:?}");
+            _ if !cut_off => (),
+            // What it was to be told at the last, it did not take. But a goodbye that is not taken is a stall.
+            _ if closing == Some(close) && close != Close::Shutdown => {
+                assert!(close != Close::Bye && close != Close::Stalled);
+                assert!(stalled >= limits.write_timeout && pipe.wants_room, "closed `{close}` with {owed} bytes owed");
+                self.count("last words not taken");
             }
-            Close::Shutdown => assert!(!cut_off || time_is_up, "cut off before the time was up"),
-            _ => assert!(!cut_off, "closed `{close}` with {owed} bytes owed; it was told {closing:?}"),
+            Close::Stalled => {
+                assert!(pipe.wants_room, "closed `stalled` although there was room");
+                let chats = pipe.chats;
+                let undisturbed = fair && pipe.progress_at_disturbance == disturbances && !chats;
+                assert!(!undisturbed || stalled == limits.write_timeout, "closed `stalled` late: after {stalled:?}");
+                let held_up = self.held_up(client);
+                assert!(
+                    stalled.max(held_up) >= limits.write_timeout,
+                    "closed `stalled` too soon: after {stalled:?}, {held_up:?} behind"
+                );
+                if stalled < limits.write_timeout {
+                    self.count("held up a room for too long");
+                }
+            }
+            Close::Shutdown => {
+                let took_nothing = stalled >= limits.write_timeout;
+                assert!(time_is_up || took_nothing, "cut off before the time was up");
+            }
+            _ => panic!("closed `{close}` with {owed} bytes owed; it was told {closing:?}"),
         }
+        let pipe = self.nodes[node].pipe();
         if let Some(at) = pipe.half_closed
             && !(pipe.end_read || pipe.error_seen || time_is_up)
         {
@@ -379,6 +557,17 @@ impl World {
             self.count("lingered to the end");
         }
         self.clients[client].ended_by_server(close, cut_off);
+        self.chat_dies(client, close.word());
+    }
+}
+
+impl World {
+    /// Under `block`: how long a member has not had everything.
+    fn held_up(&self, client: usize) -> Duration {
+        match self.chat_complete_at(client) {
+            Some(at) if self.limits.slow_reader == SlowReader::Block => self.now - at,
+            _ => Duration::ZERO,
+        }
     }
 }
 
@@ -386,7 +575,9 @@ impl World {
 pub(crate) const CLOSED: [&str; Close::ALL.len()] = [
     "closed: bye",
     "closed: idle",
+    "closed: heartbeat",
     "closed: stalled",
+    "closed: slow",
     "closed: too long",
     "closed: connections full",
     "closed: memory full",

@@ -4,6 +4,7 @@
 //! weather is calm, and everything owed must arrive. `ONELOOP_SEED=n cargo test --test sim` replays one run;
 //! `ONELOOP_SEEDS=n`, with more than a thousand, looks further.
 
+mod chat;
 mod clients;
 mod kernel;
 mod machines;
@@ -17,6 +18,7 @@ use kernel::{Fake, Handle, Shared};
 use machines::{Both, CLOSED, Producer, Recorder, Ticker};
 use oneloop::close::Close;
 use oneloop::protocol::Protocol;
+use oneloop::protocol::chat::Chat;
 use oneloop::protocol::datagram::Responder;
 use oneloop::protocol::echo::{LineEcho, RawEcho};
 use oneloop::reactor::{Ended, Reactor};
@@ -29,7 +31,9 @@ use world::{Counts, World};
 const SEEDS: u64 = 1_000;
 
 /// What a thousand seeds must have gone through, or they prove little.
-const MUST_HAPPEN: [&str; 37] = [
+const MUST_HAPPEN: [&str; 54] = [
+    "MISSED",
+    "PINGs sent",
     "accepted in a batch in which others ended",
     "accepts after descriptors ran out",
     "accepts passing",
@@ -40,9 +44,11 @@ const MUST_HAPPEN: [&str; 37] = [
     "closed: bye",
     "closed: connections full",
     "closed: error",
+    "closed: heartbeat",
     "closed: idle",
     "closed: memory full",
     "closed: shutdown",
+    "closed: slow",
     "closed: stalled",
     "closed: too long",
     "datagrams ignored",
@@ -55,14 +61,27 @@ const MUST_HAPPEN: [&str; 37] = [
     "expired",
     "expired to the microsecond",
     "expired without a connection",
+    "heartbeat to the microsecond",
+    "held lines heard",
+    "held up a room for too long",
+    "history shown",
     "idle to the microsecond",
     "keys used again",
+    "last words not taken",
+    "letters delivered",
+    "letters refused",
     "lingered to the end",
     "memory budget exceeded",
+    "messages begun and finished later",
+    "notices dropped",
     "polls interrupted",
     "read with the memory budget used up",
     "receives failed",
     "refused",
+    "room lines from the outbox after the end of a stay",
+    "rooms changed",
+    "rooms ended",
+    "rooms refused",
     "sends failed",
     "suspensions",
     "told why, in full",
@@ -231,6 +250,7 @@ impl Simulation {
         assert_eq!(self.reactor.queued_bytes(), 0, "bytes are queued for nobody");
         world.check_clients();
         if world.stopped_at.is_none() {
+            world.chat_check_end(metrics.private_undelivered);
             world.check_mailbox();
         }
     }
@@ -297,5 +317,6 @@ fn machine(service: Service, world: &Shared) -> Box<dyn Protocol> {
         Service::Raw => Box::new(Recorder::new(RawEcho, world)),
         Service::Ticker => Box::new(Recorder::new(ticker, world)),
         Service::Producer => Box::new(Recorder::new(producer, world)),
+        Service::Chat => Box::new(Recorder::new(Chat::default(), world)),
     }
 }

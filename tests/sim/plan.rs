@@ -1,7 +1,7 @@
 //! What one seed decides before the first turn: the limits, the kind of kernel, how often what goes wrong, and the stop.
 
 use crate::random::Random;
-use oneloop::limits::Limits;
+use oneloop::limits::{Heartbeat, Limits, SlowReader};
 use oneloop::protocol::datagram::Reply;
 use std::time::Duration;
 
@@ -88,6 +88,10 @@ pub(crate) struct Plan {
     /// The producer ends the connection itself when it has pushed everything.
     pub(crate) producer_closes: bool,
     pub(crate) reply: Reply,
+    /// Of a thousand clients, so many chat.
+    pub(crate) chatty: usize,
+    /// There is memory for all rooms, so that each log holds what its own bound allows.
+    pub(crate) plenty: bool,
 }
 
 impl Plan {
@@ -126,23 +130,39 @@ impl Plan {
             produce_chunk: random.within(1..=20),
             producer_closes: random.one_in(2),
             reply: [Reply::Ok, Reply::Ack, Reply::Echo][random.below(3)],
+            chatty: [0, 300, 1_000][random.below(3)],
+            plenty: random.one_in(2),
         }
     }
 
     /// Limits so tiny that every mark is crossed.
     pub(crate) fn limits(&self, random: &mut Random) -> Limits {
         let seconds = |count: usize| Duration::from_secs(count as u64);
+        let millis = |random: &mut Random, range| Duration::from_millis(random.within(range) as u64);
+        let tiny = Limits { max_line_bytes: 24, ..Limits::default() };
+        let (max_rooms, room_log_bytes) = (random.within(1..=4), tiny.least_room_log_bytes() + random.below(100));
+        // One room more than that is the lobby, and one is being made while another is left.
+        let rooms_bytes = if self.plenty { (max_rooms + 2) * room_log_bytes } else { 0 };
         Limits {
+            max_rooms,
+            room_log_bytes,
+            slow_reader: [SlowReader::Skip, SlowReader::Disconnect, SlowReader::Block][random.below(3)],
+            history: [0, 0, 1, 2, 3][random.below(5)],
+            fan_out_budget: random.within(1..=4),
+            fan_out_bytes: if random.one_in(2) { random.within(1..=100) as u64 } else { tiny.fan_out_bytes },
+            heartbeat: [Heartbeat::Auto, Heartbeat::All, Heartbeat::Off][random.below(3)],
+            heartbeat_interval: millis(random, 100..=8_000),
+            heartbeat_timeout: millis(random, 50..=3_000),
+            heartbeat_retries: random.below(3) as u32,
             max_connections: random.within(6..=12),
             max_refused: 2,
             backlog: self.backlog as u32,
             accept_budget: 2,
-            read_budget_bytes: 16,
+            read_budget_bytes: [16, 16, 48][random.below(3)],
             lean_read_bytes: 4,
-            max_line_bytes: 24,
             outbox_high_bytes: 64,
             outbox_low_bytes: 16,
-            memory_bytes: 48 * [2, 2, 3, 4, 8, 16][random.below(6)],
+            memory_bytes: rooms_bytes + 48 * [2, 2, 3, 4, 8, 16][random.below(6)],
             pool_bytes: 256,
             max_datagram_bytes: 32,
             datagram_budget: 3,
@@ -151,7 +171,7 @@ impl Plan {
             drain: Duration::from_millis([50, 150, 1_000, 3_000, 10_000][random.below(5)]),
             linger: seconds(random.within(1..=5)),
             events: random.within(2..=8),
-            ..Limits::default()
+            ..tiny
         }
     }
 }

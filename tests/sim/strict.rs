@@ -2,6 +2,7 @@
 
 use crate::kernel::{Kind, Node};
 use crate::world::World;
+use oneloop::limits::SlowReader;
 use std::time::Duration;
 
 impl World {
@@ -9,7 +10,7 @@ impl World {
     pub(crate) fn watch_for_spinning(&mut self, wait: Option<Duration>) {
         let did_nothing = self.activity == std::mem::replace(&mut self.seen_activity, self.activity);
         self.idle_turns = if wait == Some(Duration::ZERO) && did_nothing { self.idle_turns + 1 } else { 0 };
-        assert!(self.idle_turns < 20, "the loop spins: it polls without waiting and does nothing");
+        assert!(self.idle_turns < 100, "the loop spins: it polls without waiting and does nothing");
     }
 
     /// No edge will come for what has been reported and not been done, nor for a descriptor that has become free: whoever
@@ -23,6 +24,17 @@ impl World {
             let what = match &node.kind {
                 Kind::Stream(pipe) if pipe.error_seen || pipe.end_read => continue,
                 Kind::Stream(pipe) if node.may_write && pipe.owed() > 0 => "write",
+                Kind::Stream(pipe) if node.may_write && pipe.chats && self.chat_is_behind(pipe.client) => {
+                    "write to a member of a room"
+                }
+                Kind::Stream(pipe) if pipe.chats => {
+                    let has_more = pipe.held || node.may_read && !pipe.to_server.is_empty();
+                    if has_more && pipe.half_closed.is_none() && self.chat_nobody_waits(pipe.client) {
+                        "let a member speak"
+                    } else {
+                        continue;
+                    }
+                }
                 // Whoever is owed bytes may be left waiting for good reasons.
                 Kind::Stream(pipe) if node.may_read && pipe.owed() == 0 && !pipe.to_server.is_empty() => "read",
                 Kind::Listener(waiting) => match node.exhausted_at {
@@ -41,6 +53,25 @@ impl World {
                 _ => continue,
             };
             panic!("the loop sleeps although it could {what}");
+        }
+    }
+
+    /// Under `block` nobody is behind for longer than the write timeout, and a little for the turns that it takes to notice.
+    pub(crate) fn check_holding_up(&mut self) {
+        if !self.plan.fair || self.limits.slow_reader != SlowReader::Block {
+            return;
+        }
+        let patience = self.limits.write_timeout + Duration::from_millis(100);
+        for node in self.keys.values().map(|node| &self.nodes[*node]) {
+            if let Kind::Stream(pipe) = &node.kind
+                && pipe.chats
+                && !node.may_write
+                && let Some((since, disturbances)) = self.chat_behind_since(pipe.client)
+                && disturbances == self.disturbances
+            {
+                let behind = self.now - since;
+                assert!(behind <= patience, "client {} holds up its room: {behind:?} behind", pipe.client);
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Everything outside the reactor: the kernel's sockets, the clock, the clients, and what is known of each machine.
 
+use crate::chat::Chat;
 use crate::clients::Client;
 use crate::kernel::{Edge, Kind, Node, Pipe};
 use crate::machines::Life;
@@ -63,6 +64,9 @@ pub(crate) struct World {
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) clients: Vec<Client>,
+    pub(crate) chat: Chat,
+    /// Members of whose end others have heard before it was told here.
+    pub(crate) stalled_now: BTreeSet<usize>,
     pub(crate) lives: Vec<Life>,
     pub(crate) serials: BTreeSet<u64>,
     /// What is still to be answered, and to whom.
@@ -119,6 +123,8 @@ impl World {
             bytes_in: 0,
             bytes_out: 0,
             clients: Vec::new(),
+            chat: Chat::default(),
+            stalled_now: BTreeSet::new(),
             lives: Vec::new(),
             serials: BTreeSet::new(),
             replies: VecDeque::new(),
@@ -136,7 +142,7 @@ impl World {
 
     pub(crate) fn pipes(&mut self) -> impl Iterator<Item = &mut Pipe> {
         self.nodes.iter_mut().filter(|node| node.key.is_some()).filter_map(|node| match &mut node.kind {
-            Kind::Stream(pipe) => Some(pipe),
+            Kind::Stream(pipe) => Some(&mut **pipe),
             _ => None,
         })
     }
@@ -156,6 +162,9 @@ impl World {
         if self.accepts_now > 0 && self.buried_now > 0 {
             self.count("accepted in a batch in which others ended");
         }
+        assert!(self.stalled_now.is_empty(), "somebody was said to be stalled, and was not closed");
+        self.chat_turn_ends();
+        self.check_holding_up();
         let too_many = self.pipes().find(|pipe| pipe.one_too_many && !pipe.error_seen).map(|pipe| pipe.client);
         let spared = too_many.is_some_and(|client| !self.clients[client].is_told());
         assert!(!spared, "nobody was closed although more was left unfinished than there is memory for");
@@ -165,6 +174,9 @@ impl World {
         assert!(refused <= self.limits.max_refused, "{refused} who were refused linger");
         let (now, high_bytes) = (self.now, self.limits.outbox_high_bytes);
         for pipe in self.pipes() {
+            if pipe.choked && pipe.choked_until < now {
+                pipe.choked_for += now - pipe.choked_until;
+            }
             pipe.choked |= pipe.owed() >= high_bytes;
             if pipe.choked {
                 pipe.choked_until = now;

@@ -1,0 +1,531 @@
+//! What a room costs, measured on the built binary from outside: writes, processor time and instructions per delivery, what a
+//! stopped member does to the others and a busy room to an echo client, and memory.
+//! `cargo bench --bench fanout` measures all of it, `cargo bench --bench fanout -- NAME` one part; it exits 1 if a promise
+//! is not kept.
+//!
+//! All traffic is on loopback and bounded. `writes` needs `strace`, `instructions` needs `valgrind`.
+
+use rustix::process::{Pid, Signal, kill_process};
+use socket2::{Domain, Socket, Type};
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Measures, prints, and returns whether its promises are kept.
+type Part = fn() -> Outcome<bool>;
+
+const PARTS: [(&str, Part); 6] = [
+    ("writes", writes),
+    ("cpu", cpu),
+    ("instructions", instructions),
+    ("slow", slow),
+    ("neighbour", neighbour),
+    ("memory", memory),
+];
+
+/// As the first argument: be the reader that is going to be stopped. The address follows.
+const READER: &str = "reader";
+
+fn main() -> Outcome<()> {
+    // cargo adds `--bench`.
+    let asked: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    if let [READER, address] = asked.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        return read_for_ever(address);
+    }
+    let mut kept = true;
+    for (name, part) in PARTS {
+        if asked.is_empty() || asked.iter().any(|word| word == name) {
+            progress(name);
+            kept &= part()?;
+        }
+    }
+    if kept { Ok(()) } else { Err("a promise was not kept, see above".into()) }
+}
+
+/// Prints one figure and whether it keeps its promise.
+fn figure(text: &str, kept: bool) -> bool {
+    progress("");
+    println!("{text}{}", if kept { "" } else { "   <-- NOT KEPT" });
+    kept
+}
+
+/// What is being done, for whoever watches.
+fn progress(text: &str) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r{text:40}\r");
+    }
+}
+
+/// The program, serving chat and echo on free ports; killed in the end.
+struct Server {
+    child: Child,
+    addresses: BTreeMap<String, SocketAddr>,
+}
+
+impl Server {
+    fn start(flags: &[&str]) -> Outcome<Server> {
+        Server::start_under(&[], flags)
+    }
+
+    /// Started by another program: its name and flags.
+    fn start_under(wrapper: &[&str], flags: &[&str]) -> Outcome<Server> {
+        let words = [wrapper, &[env!("CARGO_BIN_EXE_oneloop")]].concat();
+        let mut child = Command::new(words[0])
+            .args(&words[1..])
+            .args(["--chat", "127.0.0.1:0", "--echo", "127.0.0.1:0", "--raw", "off", "--udp", "off"])
+            .args(["--max-connections", "15000", "--log-level", "error"])
+            .args(flags)
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot start {}: {error}", words[0]))?;
+        let mut lines = BufReader::new(child.stdout.take().ok_or("no standard output")?).lines();
+        let mut addresses = BTreeMap::new();
+        for _ in 0..2 {
+            let line = lines.next().ok_or("the server ended")??;
+            let words: Vec<&str> = line.split(' ').collect();
+            addresses.insert(words[1].to_string(), words[2].parse()?);
+        }
+        Ok(Server { child, addresses })
+    }
+
+    fn connect(&self, service: &str) -> Outcome<TcpStream> {
+        let stream = TcpStream::connect(self.addresses[service])?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        Ok(stream)
+    }
+
+    fn status(&self, key: &str) -> Outcome<String> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find(|line| line.starts_with(key)).ok_or("no such line")?;
+        Ok(line.split_whitespace().nth(1).ok_or("no value")?.to_string())
+    }
+
+    /// Resident bytes now (`VmRSS`) or at most so far (`VmHWM`).
+    fn memory(&self, key: &str) -> Outcome<u64> {
+        Ok(self.status(key)?.parse::<u64>()? * 1024)
+    }
+
+    /// User and system time so far.
+    fn cpu(&self) -> Outcome<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/schedstat", self.child.id()))?;
+        Ok(Duration::from_nanos(stat.split(' ').next().ok_or("no value")?.parse()?))
+    }
+
+    /// Stops the whole process until `go_on`; what the kernel does for it goes on.
+    fn halt(&self) -> Outcome<()> {
+        signal(&self.child, Signal::STOP)?;
+        while !self.status("State")?.eq_ignore_ascii_case("T") {
+            thread::yield_now();
+        }
+        Ok(())
+    }
+
+    fn go_on(&self) -> Outcome<()> {
+        signal(&self.child, Signal::CONT)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+fn signal(child: &Child, signal: Signal) -> Outcome<()> {
+    Ok(kill_process(Pid::from_child(child), signal)?)
+}
+
+/// A room full of members, the first of whom speak; all of them are here, and read when told to.
+struct Crowd {
+    members: Vec<TcpStream>,
+    speakers: usize,
+    /// What a speaker says, its end included.
+    line: Vec<u8>,
+}
+
+impl Crowd {
+    /// `count` members, of whom `speakers` (at most 9) say lines of `line_len` bytes. All notices have been read.
+    fn gather(server: &Server, count: usize, speakers: usize, line_len: usize) -> Outcome<Crowd> {
+        let line = [&vec![b'x'; line_len - 1][..], b"\n"].concat();
+        let mut crowd = Crowd { members: Vec::with_capacity(count), speakers, line };
+        while crowd.members.len() < count {
+            let member = server.connect("chat")?;
+            // The notices must not pile up in the kernel.
+            let is_time = crowd.members.len() % 500 == 499 || crowd.members.len() + 1 == count;
+            if is_time {
+                member.peek(&mut [0])?; // accepted in order: with this one welcome, all before it are members
+            }
+            crowd.members.push(member);
+            if is_time {
+                crowd.catch_up()?;
+                progress(&format!("{} members", crowd.members.len()));
+            }
+        }
+        // Names of one length make lines of one length.
+        for index in 0..speakers {
+            writeln!(crowd.members[index], "/nick s{index}")?;
+            crowd.mark(index)?;
+        }
+        crowd.catch_up()?;
+        Ok(crowd)
+    }
+
+    /// Everybody reads all that was said so far.
+    fn catch_up(&mut self) -> Outcome<()> {
+        self.mark(0)?;
+        self.mark(1)
+    }
+
+    /// All but the one that says the mark read up to that.
+    fn mark(&mut self, speaker: usize) -> Outcome<()> {
+        let mut buffer = vec![0; 1 << 16];
+        self.members[speaker].write_all(b"the mark\n")?;
+        let others = self.members.iter_mut().enumerate().filter(|(index, _)| *index != speaker);
+        others.map(|(_, member)| member).try_for_each(|member| read_to(member, b": the mark\n", &mut buffer))
+    }
+
+    /// Every speaker says `times` lines at once.
+    fn speak(&mut self, times: usize) -> Outcome<()> {
+        let lines = self.line.repeat(times);
+        self.members[..self.speakers].iter_mut().try_for_each(|speaker| Ok(speaker.write_all(&lines)?))
+    }
+
+    /// Every member reads what was said.
+    fn hear(&mut self, times: usize) -> Outcome<()> {
+        let told = "MESSAGE s0: ".len() + self.line.len();
+        let mut buffer = vec![0; told * times * self.speakers];
+        for (index, member) in self.members.iter_mut().enumerate() {
+            let speakers = if index < self.speakers { self.speakers - 1 } else { self.speakers };
+            member.read_exact(&mut buffer[..told * times * speakers])?;
+        }
+        Ok(())
+    }
+
+    /// When every speaker says `times` lines, so many lines arrive.
+    fn deliveries(&self, times: usize) -> usize {
+        self.speakers * times * (self.members.len() - 1)
+    }
+}
+
+/// Reads until what came ends with `mark`.
+fn read_to(stream: &mut TcpStream, mark: &[u8], buffer: &mut [u8]) -> Outcome<()> {
+    let mut kept = 0;
+    loop {
+        // The end of what came before stands at the front: the mark may come in pieces.
+        match stream.read(&mut buffer[kept..])? {
+            0 => return Err("the server closed a member".into()),
+            count => kept += count,
+        }
+        if buffer[..kept].ends_with(mark) {
+            return Ok(());
+        }
+        let tail = kept.saturating_sub(mark.len());
+        buffer.copy_within(tail..kept, 0);
+        kept -= tail;
+    }
+}
+
+/// The system calls of the server from here to `stop`, one a line.
+struct Trace {
+    strace: Child,
+    file: std::path::PathBuf,
+}
+
+impl Trace {
+    fn start(server: &Server) -> Outcome<Trace> {
+        let file = std::env::temp_dir().join(format!("oneloop-fanout-calls-{}", std::process::id()));
+        let mut strace = Command::new("strace")
+            .args(["-p", &server.child.id().to_string(), "-s", "8", "-o"])
+            .arg(&file)
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot start strace: {error} (apt-get install strace)"))?;
+        let mut said = String::new();
+        BufReader::new(strace.stderr.take().ok_or("no standard error")?).read_line(&mut said)?;
+        if !said.contains("attached") {
+            return Err(format!("strace cannot attach: {said}").into());
+        }
+        Ok(Trace { strace, file })
+    }
+
+    fn stop(mut self) -> Outcome<String> {
+        signal(&self.strace, Signal::INT)?;
+        self.strace.wait()?;
+        let text = fs::read_to_string(&self.file)?;
+        fs::remove_file(&self.file)?;
+        Ok(text)
+    }
+}
+
+/// One write for each member, however much was said in a turn: 8 speakers in a room of 1,000.
+fn writes() -> Outcome<bool> {
+    const MEMBERS: usize = 1000;
+    const SPEAKERS: usize = 8;
+    let server = Server::start(&[])?;
+    let mut crowd = Crowd::gather(&server, MEMBERS, SPEAKERS, 64)?;
+    let mut kept = true;
+    for times in [1, 4] {
+        let trace = Trace::start(&server)?;
+        // What all of them say while it is halted it finds in one turn.
+        server.halt()?;
+        crowd.speak(times)?;
+        server.go_on()?;
+        crowd.hear(times)?;
+        let text = trace.stop()?;
+        let (mut calls, mut written) = (BTreeMap::<&str, usize>::new(), BTreeMap::<&str, usize>::new());
+        for (name, rest) in text.lines().filter_map(|line| line.split_once('(')) {
+            *calls.entry(name).or_default() += 1;
+            if name == "sendto" {
+                *written.entry(rest.split(',').next().unwrap_or_default()).or_default() += 1;
+            }
+        }
+        let all: usize = calls.values().sum();
+        let most = written.values().max().copied().unwrap_or(0);
+        let deliveries = crowd.deliveries(times);
+        let text = format!(
+            "writes: {SPEAKERS} senders say {times} each in a room of {MEMBERS}: {deliveries} deliveries, {calls:?}: {:.3} calls a delivery, at most {most} writes a member",
+            all as f64 / deliveries as f64
+        );
+        kept &= figure(&text, written.len() == MEMBERS && most == 1);
+    }
+    Ok(kept)
+}
+
+/// Server processor time per delivery: 64 bytes, 1 sender with 1 in flight and 8 with 4 each.
+fn cpu() -> Outcome<bool> {
+    const WRITES: usize = 200_000;
+    for members in [100, 1000] {
+        for (speakers, times) in [(1, 1), (8, 4)] {
+            let server = Server::start(&[])?;
+            let mut crowd = Crowd::gather(&server, members, speakers, 64)?;
+            let rounds = WRITES / members;
+            let (before, started) = (server.cpu()?, Instant::now());
+            for _ in 0..rounds {
+                crowd.speak(times)?;
+                crowd.hear(times)?;
+            }
+            let (spent, took) = (server.cpu()? - before, started.elapsed());
+            let deliveries = (rounds * crowd.deliveries(times)) as f64;
+            let text = format!(
+                "cpu: {members} members, {speakers} senders with {times} in flight each: {:.3} us of server CPU a delivery, {:.0} deliveries/s",
+                spent.as_secs_f64() * 1e6 / deliveries,
+                deliveries / took.as_secs_f64()
+            );
+            figure(&text, true);
+        }
+    }
+    Ok(true)
+}
+
+/// User-space instructions per delivery, which must not grow with the number of members: one sender, one line at a time.
+fn instructions() -> Outcome<bool> {
+    const MESSAGES: usize = 200;
+    let mut each = Vec::new();
+    for members in [10, 100, 1000] {
+        let file = std::env::temp_dir().join(format!("oneloop-fanout-callgrind-{}", std::process::id()));
+        let out = format!("--callgrind-out-file={}", file.display());
+        let mut server = Server::start_under(&["valgrind", "-q", "--tool=callgrind", &out], &["--drain", "100ms"])?;
+        let mut crowd = Crowd::gather(&server, members, 1, 64)?;
+        // Counted is what happens between two dumps, the first of which is thrown away; so is what comes after, the stop.
+        dump(&server)?;
+        for _ in 0..MESSAGES {
+            crowd.speak(1)?;
+            crowd.hear(1)?;
+        }
+        dump(&server)?;
+        signal(&server.child, Signal::TERM)?;
+        server.child.wait()?;
+        let counted = fs::read_to_string(file.with_extension("2"))?;
+        let totals = counted.lines().find_map(|line| line.strip_prefix("totals: ")).ok_or("no totals")?;
+        each.push((members, totals.parse::<f64>()? / (MESSAGES * crowd.deliveries(1)) as f64));
+        for extension in ["", "1", "2"] {
+            fs::remove_file(file.with_extension(extension))?;
+        }
+    }
+    let few = each[0].1;
+    let text: Vec<String> = each.iter().map(|(members, count)| format!("{count:.0} with {members} members")).collect();
+    let kept = each.iter().all(|(_, count)| *count <= few * 1.1);
+    Ok(figure(&format!("instructions: user-space instructions a delivery: {}", text.join(", ")), kept))
+}
+
+/// Has callgrind write down what it has counted, and begin anew.
+fn dump(server: &Server) -> Outcome<()> {
+    let vgdb = Command::new("vgdb").arg(format!("--pid={}", server.child.id())).arg("dump").output()?;
+    if vgdb.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&vgdb.stderr).into()) }
+}
+
+/// The 99th of 100.
+fn p99(mut all: Vec<Duration>) -> Duration {
+    all.sort_unstable();
+    all[all.len() * 99 / 100]
+}
+
+/// What stands between a neighbour and its answers may make them so late, and no later.
+fn is_undisturbed(before: Duration, during: Duration) -> bool {
+    during <= before * 5 + Duration::from_millis(20)
+}
+
+/// The other process that [`slow`] stops.
+fn read_for_ever(address: &str) -> Outcome<()> {
+    let (mut stream, mut buffer) = (TcpStream::connect(address)?, [0; 4096]);
+    stream.read_exact(&mut buffer[..1])?;
+    println!("welcome");
+    while stream.read(&mut buffer)? > 0 {}
+    Ok(())
+}
+
+/// A member in another process that is stopped while 32 MiB are said: what the others, the memory and itself see of that.
+fn slow() -> Outcome<bool> {
+    const MEMBERS: usize = 9;
+    const LINE: usize = 8192;
+    const LINES: usize = (32 << 20) / LINE;
+    const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+    let server = Server::start(&["--write-timeout", "2s"])?;
+    let mut crowd = Crowd::gather(&server, MEMBERS, 1, LINE)?;
+    let told = "MESSAGE s0: ".len() + LINE;
+    let mut buffer = vec![0; told];
+    let mut say = |crowd: &mut Crowd| -> Outcome<Vec<Duration>> {
+        let mut all = Vec::with_capacity(LINES * (MEMBERS - 1));
+        for _ in 0..LINES {
+            let said = Instant::now();
+            crowd.speak(1)?;
+            for member in &mut crowd.members[1..] {
+                member.read_exact(&mut buffer)?;
+                all.push(said.elapsed());
+            }
+        }
+        Ok(all)
+    };
+    let before = p99(say(&mut crowd)?);
+
+    let mut reader = Command::new(std::env::current_exe()?)
+        .args([READER, &server.addresses["chat"].to_string()])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    BufReader::new(reader.stdout.take().ok_or("no standard output")?).read_line(&mut String::new())?; // it is welcome
+    crowd.catch_up()?; // and its notice read
+    signal(&reader, Signal::STOP)?;
+    let resident = server.memory("VmRSS")?;
+    let started = Instant::now();
+    let during = p99(say(&mut crowd)?);
+    let grown = server.memory("VmHWM")?.saturating_sub(resident);
+    // Its end is the next that anybody hears.
+    let mut last = String::new();
+    BufReader::new(&crowd.members[0]).read_line(&mut last)?;
+    let closed = started.elapsed();
+    end(&mut reader);
+
+    let text = format!(
+        "slow: one of {} members is stopped, 32 MiB are said: p99 of the others {before:?} before, {during:?} now",
+        MEMBERS + 1
+    );
+    let mut kept = figure(&text, is_undisturbed(before, during));
+    kept &= figure(&format!("slow: {} KiB more resident", grown / 1024), grown <= 16 << 20);
+    let in_time = closed >= WRITE_TIMEOUT && closed <= WRITE_TIMEOUT + Duration::from_secs(3);
+    let text = format!("slow: the others read \"{}\" after {closed:.1?}", last.trim_end());
+    kept &= figure(&text, in_time && last.starts_with("LEAVE guest-") && last.ends_with(": stalled\n"));
+    Ok(kept)
+}
+
+/// An echo client beside a room of 1,000 that is written to without pause.
+fn neighbour() -> Outcome<bool> {
+    const MEMBERS: usize = 1000;
+    const PINGS: usize = 2000;
+    let server = Server::start(&[])?;
+    let mut crowd = Crowd::gather(&server, MEMBERS, 8, 256)?;
+    let mut client = server.connect("echo")?;
+    let mut ping = || -> Outcome<Vec<Duration>> {
+        let (mut all, started) = (Vec::with_capacity(PINGS), Instant::now());
+        while all.len() < PINGS && (started.elapsed() < Duration::from_secs(10) || all.len() < 100) {
+            let said = Instant::now();
+            client.write_all(b"hello\n")?;
+            client.read_exact(&mut [0; 12])?;
+            all.push(said.elapsed());
+        }
+        Ok(all)
+    };
+    let before = p99(ping()?);
+    let stop = AtomicBool::new(false);
+    let (during, deliveries) = thread::scope(|scope| -> Outcome<_> {
+        let load = scope.spawn(|| -> Outcome<usize> {
+            let mut rounds = 0;
+            // One burst is always under way while another is read.
+            crowd.speak(4)?;
+            while !stop.load(Ordering::Relaxed) {
+                crowd.speak(4)?;
+                crowd.hear(4)?;
+                rounds += 1;
+            }
+            crowd.hear(4)?;
+            Ok((rounds + 1) * crowd.deliveries(4))
+        });
+        let during = ping();
+        stop.store(true, Ordering::Relaxed);
+        Ok((p99(during?), load.join().map_err(|_| "the load panicked")??))
+    })?;
+    let text = format!(
+        "neighbour: p99 of an echo {before:?} alone, {during:?} beside a busy room of {MEMBERS} ({deliveries} deliveries)"
+    );
+    Ok(figure(&text, is_undisturbed(before, during)))
+}
+
+/// Resident memory of a room with 10,000 members, 100 of whom never read: at rest, and while it is spoken in.
+fn memory() -> Outcome<bool> {
+    const MEMBERS: usize = 10_000;
+    const STOPPED: usize = 100;
+    const LINE: usize = 8192;
+    const LOG: usize = 1 << 20;
+    let server = Server::start(&["--write-timeout", "1h"])?;
+    let before = server.memory("VmRSS")?;
+    let mut crowd = Crowd::gather(&server, MEMBERS - STOPPED, 1, LINE)?;
+    let mut stopped: Vec<TcpStream> = Vec::new();
+    for _ in 0..STOPPED {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        // Before it connects: what the kernel keeps on both sides for one that does not read is little then.
+        socket.set_recv_buffer_size(4096)?;
+        socket.set_tcp_mss(536)?;
+        socket.connect(&server.addresses["chat"].into())?;
+        stopped.push(socket.into());
+    }
+    stopped[STOPPED - 1].peek(&mut [0])?; // all of them are members
+    crowd.catch_up()?;
+    let rest = server.memory("VmRSS")?;
+    let each = (rest - before) / MEMBERS as u64;
+    let kept = figure(
+        &format!(
+            "memory: {} KiB resident at the start, {each} bytes more for each of {MEMBERS} members",
+            before / 1024
+        ),
+        each <= 1024,
+    );
+
+    let lines = 3 * LOG / 2 / LINE;
+    for said in 0..lines {
+        progress(&format!("{said} of {lines} messages"));
+        crowd.speak(1)?;
+        crowd.hear(1)?;
+    }
+    let grown = server.memory("VmHWM")?.saturating_sub(rest) as usize;
+    // The log's vector may have twice the room that it needs; so may what holds the rest of a message begun.
+    let most = 2 * LOG + STOPPED * (2 * LINE + 256) + (256 << 10);
+    let text = format!(
+        "memory: {} KiB more while {lines} messages of {LINE} bytes are said and {STOPPED} members read none",
+        grown / 1024
+    );
+    // That the log was full at some time shows that they were stopped indeed.
+    Ok(figure(&text, grown <= most && grown >= LOG / 2) && kept)
+}
