@@ -47,7 +47,6 @@ pub(crate) struct Node {
     pub(crate) exhausted_at: Option<Moment>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "nearly all of them are streams")]
 pub(crate) enum Kind {
     Stream(Box<Pipe>),
     /// Those who wait, oldest first, as nodes.
