@@ -3,87 +3,29 @@
 //!
 //! All traffic is on loopback and bounded. `calls` needs `strace`.
 
+mod server;
+
+use server::{Outcome, Part, Server, asked, figure, measure, progress};
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fs;
-use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-type Outcome<T> = Result<T, Box<dyn Error>>;
-
-/// Measures, prints, and returns whether its promises are kept.
-type Part = fn() -> Outcome<bool>;
 
 const PARTS: [(&str, Part); 5] = [("calls", calls), ("cpu", cpu), ("udp", udp), ("memory", memory), ("idle", idle)];
 
 fn main() -> Outcome<()> {
-    // cargo adds `--bench`.
-    let asked: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let mut kept = true;
-    for (name, part) in PARTS {
-        if asked.is_empty() || asked.iter().any(|word| word == name) {
-            kept &= part()?;
-        }
-    }
-    if kept { Ok(()) } else { Err("a promise was not kept, see above".into()) }
+    measure(&asked(), &PARTS)
 }
 
-/// Prints one figure and whether it keeps its promise.
-fn figure(text: &str, kept: bool) -> bool {
-    println!("{text}{}", if kept { "" } else { "   <-- NOT KEPT" });
-    kept
+fn start() -> Outcome<Server> {
+    Server::start(&[], &["echo", "raw", "udp"], &[])
 }
 
-/// The program, serving on free ports; killed in the end.
-struct Server {
-    child: Child,
-    addresses: BTreeMap<String, SocketAddr>,
-}
-
-impl Server {
-    fn start() -> Outcome<Server> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_oneloop"))
-            .args(["--echo", "127.0.0.1:0", "--raw", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--log-level", "error"])
-            .args(["--max-connections", "15000", "--chat", "off"])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut lines = BufReader::new(child.stdout.take().ok_or("no standard output")?).lines();
-        let mut addresses = BTreeMap::new();
-        for _ in 0..3 {
-            let line = lines.next().ok_or("the server ended")??;
-            let words: Vec<&str> = line.split(' ').collect();
-            addresses.insert(words[1].to_string(), words[2].parse()?);
-        }
-        Ok(Server { child, addresses })
-    }
-
-    fn connect(&self, service: &str) -> Outcome<TcpStream> {
-        let stream = TcpStream::connect(self.addresses[service])?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        Ok(stream)
-    }
-
-    fn status(&self, key: &str) -> Outcome<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find(|line| line.starts_with(key)).ok_or("no such line")?;
-        Ok(line.split_whitespace().nth(1).ok_or("no value")?.parse()?)
-    }
-
-    /// User and system time so far.
-    fn cpu(&self) -> Outcome<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/schedstat", self.child.id()))?;
-        Ok(Duration::from_nanos(stat.split(' ').next().ok_or("no value")?.parse()?))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A number of `/proc/PID/status`.
+fn number(server: &Server, key: &str) -> Outcome<u64> {
+    Ok(server.status(key)?.parse()?)
 }
 
 /// One line and its answer.
@@ -127,7 +69,7 @@ fn traced(server: &Server, load: impl FnOnce() -> Outcome<()>) -> Outcome<BTreeM
 fn calls() -> Outcome<bool> {
     const LINES: usize = 1000;
     const CLIENTS: usize = 64;
-    let server = Server::start()?;
+    let server = start()?;
     let mut client = server.connect("echo")?;
     ping(&mut client)?;
     // One more line than is counted: counting starts behind the first answer.
@@ -156,7 +98,7 @@ fn cpu() -> Outcome<bool> {
     const MESSAGES: usize = 300_000;
     for (service, answer_bytes) in [("raw", 64), ("echo", 70)] {
         for depth in [1, 16] {
-            let server = Server::start()?;
+            let server = start()?;
             let mut clients = (0..CLIENTS).map(|_| server.connect(service)).collect::<Outcome<Vec<_>>>()?;
             let message = [&[b'x'; 63][..], b"\n"].concat().repeat(depth);
             let mut answer = vec![0; answer_bytes * depth];
@@ -183,7 +125,7 @@ fn udp() -> Outcome<bool> {
     const CLIENTS: usize = 16;
     const IN_FLIGHT: usize = 16;
     const ROUNDS: usize = 200;
-    let server = Server::start()?;
+    let server = start()?;
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
         let client = UdpSocket::bind("127.0.0.1:0")?;
@@ -210,15 +152,15 @@ fn udp() -> Outcome<bool> {
 /// Resident memory at the start and for each of 10,000 idle connections.
 fn memory() -> Outcome<bool> {
     const CLIENTS: usize = 10_000;
-    let server = Server::start()?;
+    let server = start()?;
     ping(&mut server.connect("echo")?)?;
-    let before = server.status("VmRSS")?;
+    let before = number(&server, "VmRSS")?;
     let mut clients = Vec::with_capacity(CLIENTS);
     for _ in 0..CLIENTS {
         clients.push(server.connect("echo")?);
     }
     ping(clients.last_mut().ok_or("no client")?)?; // it is the last in the backlog: all of them are accepted
-    let grown = (server.status("VmRSS")? - before) * 1024;
+    let grown = (number(&server, "VmRSS")? - before) * 1024;
     let each = grown / CLIENTS as u64;
     let text =
         format!("memory: {before} KiB resident at the start, {each} bytes more for each of {CLIENTS} idle connections");
@@ -229,27 +171,22 @@ fn memory() -> Outcome<bool> {
 fn idle() -> Outcome<bool> {
     const CLIENTS: usize = 1000;
     let seconds: u64 = std::env::var("ONELOOP_IDLE_SECONDS").ok().map_or(Ok(60), |text| text.parse())?;
-    let server = Server::start()?;
+    let server = start()?;
     let mut clients = (0..CLIENTS).map(|_| server.connect("echo")).collect::<Outcome<Vec<_>>>()?;
     clients.iter_mut().try_for_each(ping)?;
-    let mut before = server.status("voluntary_ctxt_switches")?;
+    let mut before = number(&server, "voluntary_ctxt_switches")?;
     // The last answer comes before the server sleeps: wait until it does.
     loop {
         std::thread::sleep(Duration::from_millis(100));
-        let now = server.status("voluntary_ctxt_switches")?;
+        let now = number(&server, "voluntary_ctxt_switches")?;
         if now == std::mem::replace(&mut before, now) {
             break;
         }
     }
     for left in (1..=seconds).rev() {
-        if std::io::stderr().is_terminal() {
-            eprint!("\ridle: {left} s to go ");
-        }
+        progress(&format!("idle: {left} s to go"));
         std::thread::sleep(Duration::from_secs(1));
     }
-    if std::io::stderr().is_terminal() {
-        eprint!("\r                  \r");
-    }
-    let woken = server.status("voluntary_ctxt_switches")? - before;
+    let woken = number(&server, "voluntary_ctxt_switches")? - before;
     Ok(figure(&format!("idle: {woken} wake-ups in {seconds} s with {CLIENTS} connections"), woken == 0))
 }

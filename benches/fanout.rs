@@ -5,22 +5,19 @@
 //!
 //! All traffic is on loopback and bounded. `writes` needs `strace`, `instructions` needs `valgrind`.
 
+mod server;
+
 use rustix::process::{Pid, Signal, kill_process};
+use server::{Outcome, Part, Server, asked, figure, measure, progress};
 use socket2::{Domain, Socket, Type};
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fs;
-use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
-
-/// Measures, prints, and returns whether its promises are kept.
-type Part = fn() -> Outcome<bool>;
 
 const PARTS: [(&str, Part); 6] = [
     ("writes", writes),
@@ -35,89 +32,25 @@ const PARTS: [(&str, Part); 6] = [
 const READER: &str = "reader";
 
 fn main() -> Outcome<()> {
-    // cargo adds `--bench`.
-    let asked: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let asked = asked();
     if let [READER, address] = asked.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         return read_for_ever(address);
     }
-    let mut kept = true;
-    for (name, part) in PARTS {
-        if asked.is_empty() || asked.iter().any(|word| word == name) {
-            progress(name);
-            kept &= part()?;
-        }
-    }
-    if kept { Ok(()) } else { Err("a promise was not kept, see above".into()) }
+    measure(&asked, &PARTS)
 }
 
-/// Prints one figure and whether it keeps its promise.
-fn figure(text: &str, kept: bool) -> bool {
-    progress("");
-    println!("{text}{}", if kept { "" } else { "   <-- NOT KEPT" });
-    kept
+fn start(flags: &[&str]) -> Outcome<Server> {
+    start_under(&[], flags)
 }
 
-/// What is being done, for whoever watches.
-fn progress(text: &str) {
-    if std::io::stderr().is_terminal() {
-        eprint!("\r{text:40}\r");
-    }
-}
-
-/// The program, serving chat and echo on free ports; killed in the end.
-struct Server {
-    child: Child,
-    addresses: BTreeMap<String, SocketAddr>,
+fn start_under(wrapper: &[&str], flags: &[&str]) -> Outcome<Server> {
+    Server::start(wrapper, &["chat", "echo"], flags)
 }
 
 impl Server {
-    fn start(flags: &[&str]) -> Outcome<Server> {
-        Server::start_under(&[], flags)
-    }
-
-    /// Started by another program: its name and flags.
-    fn start_under(wrapper: &[&str], flags: &[&str]) -> Outcome<Server> {
-        let words = [wrapper, &[env!("CARGO_BIN_EXE_oneloop")]].concat();
-        let mut child = Command::new(words[0])
-            .args(&words[1..])
-            .args(["--chat", "127.0.0.1:0", "--echo", "127.0.0.1:0", "--raw", "off", "--udp", "off"])
-            .args(["--max-connections", "15000", "--log-level", "error"])
-            .args(flags)
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("cannot start {}: {error}", words[0]))?;
-        let mut lines = BufReader::new(child.stdout.take().ok_or("no standard output")?).lines();
-        let mut addresses = BTreeMap::new();
-        for _ in 0..2 {
-            let line = lines.next().ok_or("the server ended")??;
-            let words: Vec<&str> = line.split(' ').collect();
-            addresses.insert(words[1].to_string(), words[2].parse()?);
-        }
-        Ok(Server { child, addresses })
-    }
-
-    fn connect(&self, service: &str) -> Outcome<TcpStream> {
-        let stream = TcpStream::connect(self.addresses[service])?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        Ok(stream)
-    }
-
-    fn status(&self, key: &str) -> Outcome<String> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find(|line| line.starts_with(key)).ok_or("no such line")?;
-        Ok(line.split_whitespace().nth(1).ok_or("no value")?.to_string())
-    }
-
     /// Resident bytes now (`VmRSS`) or at most so far (`VmHWM`).
     fn memory(&self, key: &str) -> Outcome<u64> {
         Ok(self.status(key)?.parse::<u64>()? * 1024)
-    }
-
-    /// User and system time so far.
-    fn cpu(&self) -> Outcome<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/schedstat", self.child.id()))?;
-        Ok(Duration::from_nanos(stat.split(' ').next().ok_or("no value")?.parse()?))
     }
 
     /// Stops the whole process until `go_on`; what the kernel does for it goes on.
@@ -131,12 +64,6 @@ impl Server {
 
     fn go_on(&self) -> Outcome<()> {
         signal(&self.child, Signal::CONT)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        end(&mut self.child);
     }
 }
 
@@ -275,7 +202,7 @@ impl Trace {
 fn writes() -> Outcome<bool> {
     const MEMBERS: usize = 1000;
     const SPEAKERS: usize = 8;
-    let server = Server::start(&[])?;
+    let server = start(&[])?;
     let mut crowd = Crowd::gather(&server, MEMBERS, SPEAKERS, 64)?;
     let mut kept = true;
     for times in [1, 4] {
@@ -310,7 +237,7 @@ fn cpu() -> Outcome<bool> {
     const WRITES: usize = 200_000;
     for members in [100, 1000] {
         for (speakers, times) in [(1, 1), (8, 4)] {
-            let server = Server::start(&[])?;
+            let server = start(&[])?;
             let mut crowd = Crowd::gather(&server, members, speakers, 64)?;
             let rounds = WRITES / members;
             let (before, started) = (server.cpu()?, Instant::now());
@@ -338,7 +265,7 @@ fn instructions() -> Outcome<bool> {
     for members in [10, 100, 1000] {
         let file = std::env::temp_dir().join(format!("oneloop-fanout-callgrind-{}", std::process::id()));
         let out = format!("--callgrind-out-file={}", file.display());
-        let mut server = Server::start_under(&["valgrind", "-q", "--tool=callgrind", &out], &["--drain", "100ms"])?;
+        let mut server = start_under(&["valgrind", "-q", "--tool=callgrind", &out], &["--drain", "100ms"])?;
         let mut crowd = Crowd::gather(&server, members, 1, 64)?;
         // Counted is what happens between two dumps, the first of which is thrown away; so is what comes after, the stop.
         dump(&server)?;
@@ -394,7 +321,7 @@ fn slow() -> Outcome<bool> {
     const LINE: usize = 8192;
     const LINES: usize = (32 << 20) / LINE;
     const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-    let server = Server::start(&["--write-timeout", "2s"])?;
+    let server = start(&["--write-timeout", "2s"])?;
     let mut crowd = Crowd::gather(&server, MEMBERS, 1, LINE)?;
     let told = "MESSAGE s0: ".len() + LINE;
     let mut buffer = vec![0; told];
@@ -445,7 +372,7 @@ fn slow() -> Outcome<bool> {
 fn neighbour() -> Outcome<bool> {
     const MEMBERS: usize = 1000;
     const PINGS: usize = 2000;
-    let server = Server::start(&[])?;
+    let server = start(&[])?;
     let mut crowd = Crowd::gather(&server, MEMBERS, 8, 256)?;
     let mut client = server.connect("echo")?;
     let mut ping = || -> Outcome<Vec<Duration>> {
@@ -489,7 +416,7 @@ fn memory() -> Outcome<bool> {
     const STOPPED: usize = 100;
     const LINE: usize = 8192;
     const LOG: usize = 1 << 20;
-    let server = Server::start(&["--write-timeout", "1h"])?;
+    let server = start(&["--write-timeout", "1h"])?;
     let before = server.memory("VmRSS")?;
     let mut crowd = Crowd::gather(&server, MEMBERS - STOPPED, 1, LINE)?;
     let mut stopped: Vec<TcpStream> = Vec::new();
