@@ -336,18 +336,14 @@ impl<N: Net> Reactor<N> {
         let mut letters = std::mem::take(&mut self.common.letters);
         for (to, from, line) in letters.drain(..) {
             let delivered = match self.slots.get_mut(to) {
-                Some(Slot::Stream(stream)) => stream.give(to, &line, &mut self.common),
+                Some(Slot::Stream(stream)) => stream.give(&line, &mut self.common),
                 _ => false,
             };
             if delivered {
                 self.settle(to);
             } else if let Some(Slot::Stream(stream)) = self.slots.get_mut(from) {
                 self.common.metrics.private_undelivered += 1;
-                stream.give(
-                    from,
-                    "ERROR busy: your message was not delivered, too much waits there\n",
-                    &mut self.common,
-                );
+                stream.give("ERROR busy: your message was not delivered, too much waits there\n", &mut self.common);
                 self.settle(from);
             }
         }

@@ -263,14 +263,10 @@ impl<S> Stream<S> {
                 }
                 Offer::Bytes(bytes) => {
                     let offered = bytes.len();
-                    let taken = match common.net.write(&mut self.socket, bytes) {
-                        Ok(count) => count,
-                        Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                            self.head.ready.writable = false;
-                            self.pressed = true;
-                            0
-                        }
-                        Err(error) if error.kind() == ErrorKind::Interrupted => return, // still writable: carried over
+                    let written = common.net.write(&mut self.socket, bytes);
+                    let taken = match self.taken(written) {
+                        Ok(Some(count)) => count,
+                        Ok(None) => return,
                         Err(error) => return self.fail(id, &error, common),
                     };
                     self.sent(taken, common);
@@ -292,7 +288,7 @@ impl<S> Stream<S> {
     }
 
     /// A line from somebody else, unless it is owed much already. Returns whether it was taken.
-    pub(crate) fn give<N: Net<Stream = S>>(&mut self, _: Id, line: &str, common: &mut Common<N>) -> bool {
+    pub(crate) fn give<N: Net<Stream = S>>(&mut self, line: &str, common: &mut Common<N>) -> bool {
         let takes = self.phase == Phase::Open && !self.is_choked(common);
         if takes {
             self.owe(line.as_bytes(), common);
@@ -318,20 +314,33 @@ impl<S> Stream<S> {
     /// Writes what is in the outbox, until the kernel takes no more. (Until it says so: a short write proves nothing.)
     fn write<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) {
         while self.may_write() {
-            let Some(buffers) = &mut self.buffers else { return };
-            match common.net.write(&mut self.socket, buffers.outbox.as_slice()) {
-                Ok(count) => {
-                    buffers.outbox.consume(count);
-                    buffers.progress = common.now;
+            let Some(buffers) = &self.buffers else { return };
+            let written = common.net.write(&mut self.socket, buffers.outbox.as_slice());
+            match self.taken(written) {
+                Ok(Some(count)) => {
+                    if let Some(buffers) = self.buffers.as_mut().filter(|_| count > 0) {
+                        buffers.outbox.consume(count);
+                        buffers.progress = common.now;
+                    }
                     self.sent(count, common);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.head.ready.writable = false;
-                    self.pressed = true;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => return, // still writable: carried over
+                Ok(None) => return,
                 Err(error) => self.fail(id, &error, common),
             }
+        }
+    }
+
+    /// What a write comes to: so many bytes, none of them if the kernel takes no more for now; `None`, to try again next turn.
+    fn taken(&mut self, written: io::Result<usize>) -> io::Result<Option<usize>> {
+        match written {
+            Ok(count) => Ok(Some(count)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.head.ready.writable = false;
+                self.pressed = true;
+                Ok(Some(0))
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(None), // still writable: carried over
+            Err(error) => Err(error),
         }
     }
 

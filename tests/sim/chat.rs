@@ -22,6 +22,8 @@ const LOBBY: &str = "lobby";
 #[derive(Debug)]
 struct Entry {
     line: String,
+    /// It may as well be this.
+    or_line: Option<String>,
     is_message: bool,
     is_leave: bool,
     turn: usize,
@@ -79,6 +81,8 @@ struct Member {
     /// Where it has been, oldest first, as far as it has not read of that; the last is where it is.
     stays: VecDeque<Stay>,
     private: VecDeque<Private>,
+    /// Letters to it and from it of which nobody has heard: each may be in its outbox.
+    letters: usize,
     /// Of a line that is not written to its end.
     unfinished: Vec<u8>,
     /// Has asked to go: nothing more is heard.
@@ -117,6 +121,8 @@ pub(crate) struct Chat {
     fresh: Vec<Rc<Entry>>,
     /// Who goes, why; and private messages: what follows from these comes once that machine has been left.
     going: Option<(usize, &'static str)>,
+    /// Another reason that the next one to go may have.
+    or_why: Option<&'static str>,
     written: Vec<Letter>,
     /// Letters of which nobody has heard, oldest first.
     letters: Vec<Letter>,
@@ -143,8 +149,14 @@ pub(crate) fn script(client: usize, length: usize, speaks_heartbeat: bool, rando
             // A name of its own for every stay, so that no two notices are the same.
             3 | 4 => format!("{}\n/join {}", nick(), ["north", "South", "east-9", "SOUTH", LOBBY][random.below(5)]),
             5 => format!("{}\n/leave", nick()),
-            6 | 7 => format!("/msg guest-{} p{client}.{said}", random.within(1..=12)),
-            8 => format!("/msg C{}_{} p{client}.{said}", random.below(12), random.within(1..=3)),
+            6..=8 => {
+                // Two of them, for they must come in order.
+                let to = match random.one_in(3) {
+                    true => format!("C{}_{}", random.below(12), random.within(1..=3)),
+                    false => format!("guest-{}", random.within(1..=12)),
+                };
+                format!("/msg {to} p{client}.{said}a\n/msg {to} p{client}.{said}b")
+            }
             9 => "/who".to_string(),
             10 | 11 => "PING".to_string(),
             12 => "PONG".to_string(),
@@ -170,7 +182,8 @@ pub(crate) fn script(client: usize, length: usize, speaks_heartbeat: bool, rando
 
 impl Member {
     fn has_everything(&self) -> bool {
-        self.private.is_empty() && self.unfinished.is_empty() && self.stays.iter().all(|stay| stay.due.is_empty())
+        let is_owed = !self.private.is_empty() || !self.unfinished.is_empty() || self.letters > 0;
+        !is_owed && self.stays.iter().all(|stay| stay.due.is_empty())
     }
 
     /// How much is due of its room that cannot have been dropped.
@@ -306,6 +319,7 @@ impl World {
             name: name.clone(),
             stays: VecDeque::new(),
             private: VecDeque::new(),
+            letters: 0,
             unfinished: Vec::new(),
             quit: false,
             seated: true,
@@ -381,6 +395,11 @@ impl World {
             ),
             bytes_before: room.bytes.get(),
             messages_before: room.messages,
+            or_line: self
+                .chat
+                .or_why
+                .take()
+                .map(|why| line.rsplit_once(' ').expect("words").0.to_string() + &format!(" {why}\n")),
             line,
         });
         room.bytes.set(room.bytes.get() + entry.line.len() + ENTRY_BYTES);
@@ -439,7 +458,11 @@ impl World {
                 Some(other) => {
                     answer(format!("INFO sent to {}", self.chat.members[other].name));
                     let line = format!("PRIVATE {name}: {text}\n");
-                    self.chat.written.push(Letter { from: client, to: *other, line });
+                    let letter = Letter { from: client, to: *other, line };
+                    for client in [letter.from, letter.to] {
+                        self.chat.members.get_mut(&client).expect("known").letters += 1;
+                    }
+                    self.chat.written.push(letter);
                 }
             },
             ["quit"] => self.chat.members.get_mut(&client).expect("known").quit = true,
@@ -520,7 +543,8 @@ impl World {
     pub(crate) fn chat_dies(&mut self, client: usize, why: &'static str) {
         if self.chat.members.get(&client).is_some_and(|member| member.seated) {
             self.chat_commit(Some(client));
-            self.chat.going = None;
+            // What it was told before may have been the reason already, or not yet.
+            self.chat.or_why = self.chat.going.take().map(|(_, word)| word);
             self.chat_goes(client, why);
         }
     }
@@ -619,15 +643,20 @@ impl World {
     /// It goes past the machines, so all that is known is that those of one sender come in order.
     fn chat_letter(&mut self, client: usize, line: &str) {
         self.chat_post();
-        if line == BUSY {
-            return self.count("letters refused"); // of which one it does not say
-        }
         let letters = &mut self.chat.letters;
+        if line == BUSY {
+            // Of which one it does not say.
+            let mut its = (0..letters.len()).filter(|place| letters[*place].from == client);
+            if let (Some(place), None) = (its.next(), its.next()) {
+                self.chat_letter_ends(place);
+            }
+            return self.count("letters refused");
+        }
         let Some(place) = letters.iter().position(|letter| letter.to == client && letter.line == line) else {
             panic!("client {client} received {line:?}, which is not for it or not whole");
         };
-        let letter = letters.remove(place);
-        for before in &mut letters[..place] {
+        let letter = self.chat_letter_ends(place);
+        for before in &mut self.chat.letters[..place] {
             if (before.from, before.to) == (letter.from, letter.to) {
                 before.line.clear(); // it can only have been refused
             }
@@ -635,26 +664,35 @@ impl World {
         self.count("letters delivered");
     }
 
+    fn chat_letter_ends(&mut self, place: usize) -> Letter {
+        let letter = self.chat.letters.remove(place);
+        for client in [letter.from, letter.to] {
+            let member = self.chat.members.get_mut(&client).expect("known");
+            member.letters -= 1;
+            member.note(self.now);
+        }
+        letter
+    }
+
     /// The loop sleeps: whoever stays has heard of each letter.
     pub(crate) fn chat_sleeps(&mut self) {
         let stays = |client: &usize| {
             let member = &self.chat.members[client];
-            member.seated && member.has_everything()
+            let is_owed = !member.private.is_empty() || !member.unfinished.is_empty();
+            member.seated && !is_owed
         };
-        let lost = |letter: &Letter| stays(&letter.from) && stays(&letter.to);
-        let count = self.chat.letters.iter().filter(|letter| lost(letter)).count();
-        self.chat.letters_lost += count as u64;
-        if count > 0 {
-            let left: Vec<bool> = self.chat.letters.iter().map(|letter| !lost(letter)).collect();
-            let mut left = left.into_iter();
-            self.chat.letters.retain(|_| left.next() == Some(true));
+        let is_lost = |letter: &Letter| stays(&letter.from) && stays(&letter.to);
+        let lost: Vec<bool> = self.chat.letters.iter().map(is_lost).collect();
+        for place in (0..lost.len()).rev().filter(|place| lost[*place]) {
+            self.chat_letter_ends(place);
+            self.chat.letters_lost += 1;
         }
     }
 
     fn chat_room_line(&mut self, client: usize, line: &str) {
         let known = |world: &World| {
             let stay = world.chat.members[&client].stays.front().expect("a room");
-            stay.due.iter().position(|due| due.entry.line == line)
+            stay.due.iter().position(|due| due.entry.line == line || due.entry.or_line.as_deref() == Some(line))
         };
         let mut found = known(self);
         if found.is_none() && line.starts_with("LEAVE") && line.ends_with(": stalled\n") {
@@ -752,8 +790,7 @@ impl World {
     pub(crate) fn chat_nobody_waits(&self, client: usize) -> bool {
         let Some(member) = self.chat.members.get(&client).filter(|member| member.seated) else { return false };
         let room = &member.stays.back().expect("it is somewhere").room;
-        let complete = |member: &Member| !member.is_behind(&self.limits, self.plan.plenty) && member.has_everything();
-        self.chat.rooms[room].members.iter().all(|other| complete(&self.chat.members[other]))
+        self.chat.rooms[room].members.iter().all(|other| self.chat.members[other].has_everything())
     }
 
     /// All is quiet and everybody has gone.
