@@ -5,12 +5,10 @@
 
 mod server;
 
-use server::{Outcome, Part, Server, asked, figure, measure, progress};
+use server::{Outcome, Part, Server, Trace, asked, figure, measure, progress};
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PARTS: [(&str, Part); 5] = [("calls", calls), ("cpu", cpu), ("udp", udp), ("memory", memory), ("idle", idle)];
@@ -38,23 +36,9 @@ fn ping(stream: &mut TcpStream) -> Outcome<()> {
 
 /// System calls of the server while `load` runs, by name, from the first answer after attaching to the last.
 fn traced(server: &Server, load: impl FnOnce() -> Outcome<()>) -> Outcome<BTreeMap<String, usize>> {
-    let file = std::env::temp_dir().join(format!("oneloop-calls-{}", std::process::id()));
-    let mut strace = Command::new("strace")
-        .args(["-p", &server.child.id().to_string(), "-o"])
-        .arg(&file)
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("cannot start strace: {error} (apt-get install strace)"))?;
-    let mut said = String::new();
-    BufReader::new(strace.stderr.take().ok_or("no standard error")?).read_line(&mut said)?;
-    if !said.contains("attached") {
-        return Err(format!("strace cannot attach: {said}").into());
-    }
+    let trace = Trace::start(server)?;
     load()?;
-    Command::new("kill").args(["-INT", &strace.id().to_string()]).status()?;
-    strace.wait()?;
-    let text = fs::read_to_string(&file)?;
-    fs::remove_file(&file)?;
+    let text = trace.stop()?;
     let names: Vec<&str> = text.lines().filter_map(|line| line.split_once('(').map(|(name, _)| name)).collect();
     let first = names.iter().position(|name| *name == "sendto").ok_or("nothing was sent")?;
     let last = names.iter().rposition(|name| *name == "sendto").ok_or("nothing was sent")?;

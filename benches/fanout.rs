@@ -8,7 +8,7 @@
 mod server;
 
 use rustix::process::{Pid, Signal, kill_process};
-use server::{Outcome, Part, Server, asked, figure, measure, progress};
+use server::{Outcome, Part, Server, Trace, asked, figure, measure, progress};
 use socket2::{Domain, Socket, Type};
 use std::collections::BTreeMap;
 use std::fs;
@@ -163,38 +163,6 @@ fn read_to(stream: &mut TcpStream, mark: &[u8], buffer: &mut [u8]) -> Outcome<()
         let tail = kept.saturating_sub(mark.len());
         buffer.copy_within(tail..kept, 0);
         kept -= tail;
-    }
-}
-
-/// The system calls of the server from here to `stop`, one a line.
-struct Trace {
-    strace: Child,
-    file: std::path::PathBuf,
-}
-
-impl Trace {
-    fn start(server: &Server) -> Outcome<Trace> {
-        let file = std::env::temp_dir().join(format!("oneloop-fanout-calls-{}", std::process::id()));
-        let mut strace = Command::new("strace")
-            .args(["-p", &server.child.id().to_string(), "-s", "8", "-o"])
-            .arg(&file)
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("cannot start strace: {error} (apt-get install strace)"))?;
-        let mut said = String::new();
-        BufReader::new(strace.stderr.take().ok_or("no standard error")?).read_line(&mut said)?;
-        if !said.contains("attached") {
-            return Err(format!("strace cannot attach: {said}").into());
-        }
-        Ok(Trace { strace, file })
-    }
-
-    fn stop(mut self) -> Outcome<String> {
-        signal(&self.strace, Signal::INT)?;
-        self.strace.wait()?;
-        let text = fs::read_to_string(&self.file)?;
-        fs::remove_file(&self.file)?;
-        Ok(text)
     }
 }
 

@@ -1,10 +1,12 @@
 //! What the measuring programs share: the built program, started on free ports and looked at from outside.
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::io::{BufRead, BufReader, IsTerminal};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -97,5 +99,39 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// The server's system calls, being written down.
+pub(crate) struct Trace {
+    strace: Child,
+    file: PathBuf,
+}
+
+impl Trace {
+    /// Returns once `strace` is attached.
+    pub(crate) fn start(server: &Server) -> Outcome<Trace> {
+        let file = std::env::temp_dir().join(format!("oneloop-calls-{}", std::process::id()));
+        let mut strace = Command::new("strace")
+            .args(["-p", &server.child.id().to_string(), "-s", "8", "-o"])
+            .arg(&file)
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot start strace: {error} (apt-get install strace)"))?;
+        let mut said = String::new();
+        BufReader::new(strace.stderr.take().ok_or("no standard error")?).read_line(&mut said)?;
+        if !said.contains("attached") {
+            return Err(format!("strace cannot attach: {said}").into());
+        }
+        Ok(Trace { strace, file })
+    }
+
+    /// What it wrote, a call a line.
+    pub(crate) fn stop(mut self) -> Outcome<String> {
+        kill_process(Pid::from_child(&self.strace), Signal::INT)?;
+        self.strace.wait()?;
+        let text = fs::read_to_string(&self.file)?;
+        fs::remove_file(&self.file)?;
+        Ok(text)
     }
 }

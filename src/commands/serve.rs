@@ -3,6 +3,7 @@
 
 use crate::config::{Address, Config, is_local};
 use crate::limits::Limits;
+use crate::logging::dropped_lines;
 use crate::net::Net;
 use crate::net::mio::{MioNet, bind_udp, listen, stop_signals};
 use crate::reactor::{Ended, Reactor};
@@ -35,7 +36,7 @@ pub fn run(config: &Config) -> Result<bool, String> {
     }
     announce(&places);
     let ended = reactor.run().map_err(|error| format!("the poll failed: {error}"))?;
-    log::info!("stopped: {}", reactor.metrics());
+    log::info!("stopped: {}; {} log lines dropped", reactor.metrics(), dropped_lines());
     Ok(ended == Ended::Drained)
 }
 
