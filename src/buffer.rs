@@ -1,5 +1,5 @@
-//! What a connection has unfinished: the inbox (the rest of what came) and the outbox (what is still to be written), behind
-//! one box that an idle connection does not own, and the pool those boxes come from. Touches memory only.
+//! What a connection has unfinished: the inbox (the rest of what came), the message that is coming in pieces, and the outbox
+//! (what is still to be written), behind one box that an idle connection does not own, and the pool those boxes come from. Touches memory only.
 
 use crate::limits::Limits;
 use crate::time::Moment;
@@ -26,6 +26,11 @@ impl Queue {
     /// What waits, oldest byte first.
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes[self.head..]
+    }
+
+    /// The same, to be changed in place.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.head..]
     }
 
     /// How many bytes wait.
@@ -92,6 +97,8 @@ impl fmt::Write for Queue {
 pub(crate) struct Buffers {
     /// Input that the machine has not consumed.
     pub(crate) inbox: Queue,
+    /// What the machine has put together of a message that came in pieces.
+    pub(crate) message: Queue,
     /// Output that the kernel has not taken.
     pub(crate) outbox: Queue,
     /// When the kernel last took some of it, or when it began to wait.
@@ -100,7 +107,7 @@ pub(crate) struct Buffers {
     pub(crate) choked: bool,
     /// The inbox holds input that the machine left because the outbox was full, not because it is unfinished.
     pub(crate) held: bool,
-    /// Inbox and outbox bytes, and the memory of both, as last told to the pool.
+    /// Input (message and inbox) and outbox bytes, and the memory of all, as last told to the pool.
     booked: (usize, usize, usize),
 }
 
@@ -108,6 +115,7 @@ impl Buffers {
     fn new() -> Buffers {
         Buffers {
             inbox: Queue::default(),
+            message: Queue::default(),
             outbox: Queue::default(),
             progress: Moment::START,
             choked: false,
@@ -120,7 +128,16 @@ impl Buffers {
 impl Buffers {
     /// What it takes in memory, empty or not.
     fn taken_bytes(&self) -> usize {
-        size_of::<Buffers>() + self.inbox.capacity() + self.outbox.capacity()
+        size_of::<Buffers>() + self.inbox.capacity() + self.message.capacity() + self.outbox.capacity()
+    }
+
+    /// Input that is of no use yet, in bytes.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.inbox.len() + self.message.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.unfinished() == 0 && self.outbox.is_empty()
     }
 }
 
@@ -132,7 +149,7 @@ pub(crate) struct Pool {
     free: Vec<Box<Buffers>>,
     /// What the free ones take in memory, in bytes.
     free_bytes: usize,
-    /// Bytes in all inboxes.
+    /// Bytes in all inboxes and messages.
     pub(crate) inboxes: usize,
     /// Bytes in all outboxes.
     pub(crate) outboxes: usize,
@@ -162,9 +179,10 @@ impl Pool {
     pub(crate) fn book(&mut self, buffers: &mut Buffers, limits: &Limits) {
         if self.lent_bytes > limits.memory_bytes {
             buffers.inbox.fit();
+            buffers.message.fit();
             buffers.outbox.fit();
         }
-        self.enter(buffers, (buffers.inbox.len(), buffers.outbox.len(), buffers.taken_bytes()));
+        self.enter(buffers, (buffers.unfinished(), buffers.outbox.len(), buffers.taken_bytes()));
     }
 
     fn enter(&mut self, buffers: &mut Buffers, now: (usize, usize, usize)) {
@@ -177,6 +195,7 @@ impl Pool {
     /// Takes a box back, whatever is in it.
     pub(crate) fn give_back(&mut self, mut buffers: Box<Buffers>, limits: &Limits) {
         buffers.inbox.clear();
+        buffers.message.clear();
         buffers.outbox.clear();
         self.enter(&mut buffers, (0, 0, 0));
         (buffers.choked, buffers.held) = (false, false);

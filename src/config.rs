@@ -147,6 +147,10 @@ fn span(text: &str) -> Result<Duration, &'static str> {
     millis.map(Duration::from_millis).ok_or("must be a time from 1ms to 24h with its unit, such as 500ms, 10s or 2m")
 }
 
+fn span_or_none(text: &str) -> Result<Duration, String> {
+    if text == "0s" { Ok(Duration::ZERO) } else { span(text).map_err(|allowed| format!("{allowed}, or 0s")) }
+}
+
 fn span_or_off(text: &str) -> Result<Option<Duration>, String> {
     if text == "off" { Ok(None) } else { span(text).map(Some).map_err(|allowed| format!("{allowed}, or off")) }
 }
@@ -214,6 +218,16 @@ fn with_flags(command: Command) -> Command {
         }
     };
     let (limit, chat, heartbeat) = (under("Limits"), under("Chat"), under("Heartbeat"));
+    #[cfg(feature = "web")]
+    let command = command.args([
+        flag("allow-origin", "ORIGIN")
+            .help("Lets pages from elsewhere use web, such as https://chat.example.org; also a name for a loopback listener")
+            .action(ArgAction::Append)
+            .value_parser(crate::wire::http::origin)
+            .help_heading("Web"),
+        under("Web")("max-fragments", "N", limits.max_fragments.to_string(), "Frames that a WebSocket message may come in")
+            .value_parser(number(1, 1_000_000_000)),
+    ]);
     command.args(services).args([
         flag("udp-reply", "REPLY")
             .help("What udp answers; echo is rationed beyond loopback [default: ok]")
@@ -221,8 +235,13 @@ fn with_flags(command: Command) -> Command {
             .help_heading("Services"),
         limit("max-connections", "N", limits.max_connections.to_string(), "Connections at once, over all services")
             .value_parser(count(1, 1_000_000)),
-        limit("max-line", "SIZE", bytes(limits.max_line_bytes), "Longest line, its end not counted")
-            .value_parser(size(1, 16 << 20)),
+        limit(
+            "max-line",
+            "SIZE",
+            bytes(limits.max_line_bytes),
+            "Longest line, its end not counted, and longest WebSocket message",
+        )
+        .value_parser(size(1, 16 << 20)),
         limit("memory", "SIZE", bytes(limits.memory_bytes), "All queued bytes together")
             .value_parser(size(64 << 10, MOST_MEMORY)),
         limit("idle-timeout", "TIME", "off".to_string(), "Close a connection that sent nothing for so long")
@@ -252,6 +271,13 @@ fn with_flags(command: Command) -> Command {
             .value_parser(number(0, 100)),
         limit("udp-buffer", "SIZE", bytes(limits.udp_buffer_bytes), "Receive buffer to ask the kernel for")
             .value_parser(size(4 << 10, 1 << 30)),
+        limit(
+            "drain-delay",
+            "TIME",
+            "0s".to_string(),
+            "How long everything goes on after a stop was asked for, but /healthz",
+        )
+        .value_parser(span_or_none),
         limit("drain", "TIME", time(limits.drain), "Longest time that a stop may take").value_parser(span),
         flag("log-level", "LEVEL")
             .help("How much to log to standard error; RUST_LOG is understood too [default: info]")
@@ -259,7 +285,8 @@ fn with_flags(command: Command) -> Command {
     ])
 }
 
-const ABOUT: &str = "A small server: line echo, raw echo, chat and a UDP responder on one thread and one poll loop";
+const ABOUT: &str =
+    "A small server on one thread and one poll loop: line echo, raw echo, UDP, and a chat for nc and browsers";
 
 const ADDRESSES: &str = "\
 ADDR is HOST:PORT, [IPV6]:PORT, PORT (loopback, both families), :PORT (every address), or off; port 0 takes a free one.
@@ -267,10 +294,11 @@ Each service may be given several times. SIZE is a number with B, KiB, MiB or Gi
 
 const EXAMPLES: &str = "\
 Examples:
-  oneloop                                     line echo on 127.0.0.1:9000, chat on 9001, UDP on 8080
+  oneloop                                     line echo on 127.0.0.1:9000, chat on 9001, UDP on 8080, web on 9080
   printf 'hello\\n' | nc -N 127.0.0.1 9000     in another window: prints `echo: hello`
   nc 127.0.0.1 9001                           in two windows: what one types the other reads
-  oneloop --echo 7000 --chat off --udp off    line echo only, on loopback port 7000, IPv4 and IPv6
+  xdg-open http://127.0.0.1:9080              the same chat in a browser; /status draws how the server is
+  oneloop --chat off --web off --udp off      line echo only
   oneloop --raw :7001 --max-connections 100   raw echo for the whole network, at most 100 connections
   oneloop --log-level debug                   see connections come and go
 
@@ -293,8 +321,8 @@ fn command() -> Command {
 /// ```
 /// use oneloop::config::{Asked, parse};
 ///
-/// let Ok(Asked::Serve(config)) = parse(["oneloop", "--echo", "7000", "--chat", "off", "--udp", "off"]) else { panic!() };
-/// assert_eq!(config.listen.len(), 1);
+/// let Ok(Asked::Serve(config)) = parse(["oneloop", "--echo", "7000", "--chat", "off"]) else { panic!() };
+/// assert_eq!(config.listen[0].1.to_string(), "7000");
 /// assert_eq!(parse(["oneloop", "--max-line", "0"]).unwrap_err(),
 ///     "invalid value '0' for '--max-line <SIZE>': must be a size from 1B to 16MiB, such as 64KiB");
 /// ```
@@ -339,6 +367,7 @@ fn config(matches: &ArgMatches) -> Result<Config, String> {
     set(matches, "idle-timeout", &mut limits.idle_timeout);
     set(matches, "write-timeout", &mut limits.write_timeout);
     set(matches, "udp-buffer", &mut limits.udp_buffer_bytes);
+    set(matches, "drain-delay", &mut limits.drain_delay);
     set(matches, "drain", &mut limits.drain);
     set(matches, "slow-reader", &mut limits.slow_reader);
     set(matches, "room-log", &mut limits.room_log_bytes);
@@ -349,7 +378,7 @@ fn config(matches: &ArgMatches) -> Result<Config, String> {
     set(matches, "heartbeat-interval", &mut limits.heartbeat_interval);
     set(matches, "heartbeat-timeout", &mut limits.heartbeat_timeout);
     set(matches, "heartbeat-retries", &mut limits.heartbeat_retries);
-    let has_rooms = listen.iter().any(|(service, _)| service.name == "chat");
+    let has_rooms = listen.iter().any(|(service, _)| matches!(service.name, "chat" | "web"));
     if has_rooms && limits.room_log_bytes < limits.least_room_log_bytes() {
         let [log, line] = [limits.room_log_bytes, limits.max_line_bytes].map(|bytes| written(bytes as u64, &SIZES));
         let least = written(limits.least_room_log_bytes() as u64, &SIZES);
@@ -363,6 +392,10 @@ fn config(matches: &ArgMatches) -> Result<Config, String> {
     }
     let mut settings = Settings::default();
     set(matches, "udp-reply", &mut settings.udp_reply);
+    #[cfg(feature = "web")]
+    set(matches, "max-fragments", &mut limits.max_fragments);
+    #[cfg(feature = "web")]
+    settings.allow_origins.extend(matches.get_many("allow-origin").into_iter().flatten().cloned());
     Ok(Config { listen, limits, settings, log_level: matches.get_one("log-level").copied() })
 }
 
@@ -414,7 +447,11 @@ mod tests {
             let config = serve(words);
             let places: Vec<String> =
                 config.listen.iter().map(|(service, at)| format!("{} {at}", service.name)).collect();
-            assert_eq!(places, ["echo 127.0.0.1:9000", "chat 127.0.0.1:9001", "udp 127.0.0.1:8080"]);
+            let mut expected = vec!["echo 127.0.0.1:9000", "chat 127.0.0.1:9001", "udp 127.0.0.1:8080"];
+            if cfg!(feature = "web") {
+                expected.insert(2, "web 127.0.0.1:9080");
+            }
+            assert_eq!(places, expected);
             assert_eq!(config.limits, Limits::default());
         }
     }
@@ -423,10 +460,13 @@ mod tests {
     fn services_repeat_and_go_off() {
         let config =
             serve(&["serve", "--chat", "off", "--echo", "1", "--echo", ":2", "--udp", "off", "--raw", "[::1]:3"]);
-        let places: Vec<String> = config.listen.iter().map(|(service, at)| format!("{} {at}", service.name)).collect();
+        let asked = config.listen.iter().filter(|(service, _)| service.name != "web");
+        let places: Vec<String> = asked.map(|(service, at)| format!("{} {at}", service.name)).collect();
         assert_eq!(places, ["echo 1", "echo :2", "raw [::1]:3"]);
         assert!(wrong(&["--echo", "off", "--echo", "1"]).contains("'--echo off' stands alone"));
-        assert!(wrong(&["--echo", "off", "--udp", "off", "--chat", "off"]).starts_with("every service is off"));
+        let all_off: Vec<String> = SERVICES.iter().map(|service| format!("--{}=off", service.name)).collect();
+        let all_off: Vec<&str> = all_off.iter().map(String::as_str).collect();
+        assert!(wrong(&all_off).starts_with("every service is off"));
     }
 
     #[test]
@@ -504,7 +544,7 @@ mod tests {
         assert!(wrong(&["--drain", "-1s"]).contains("-1"));
         assert!(wrong(&["--ecko", "1"]).contains("'--echo'"), "a suggestion");
         let error = wrong(&["--max-line", "1MiB"]);
-        assert_eq!(error, "'--room-log 1MiB' is too small for '--max-line 1MiB': it must be at least 5243360B");
+        assert_eq!(error, "'--room-log 1MiB' is too small for '--max-line 1MiB': it must be at least 10486400B");
         let error = wrong(&["--memory", "64KiB", "--max-line", "60KiB"]);
         assert_eq!(error, "'--memory 64KiB' is too small for '--max-line 60KiB': it must hold at least two lines");
     }

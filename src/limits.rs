@@ -58,8 +58,21 @@ pub struct Limits {
     pub read_budget_bytes: usize,
     /// The same while the memory budget is used up. Default 1 KiB: whoever is owed nothing goes on, and nobody adds much.
     pub lean_read_bytes: usize,
-    /// The longest line, without its end. Default 64 KiB; a longer one closes the connection, `too_long`.
+    /// The longest line, without its end; the longest WebSocket message and frame. Default 64 KiB; a longer one closes the
+    /// connection, `too_long`.
     pub max_line_bytes: usize,
+    /// Frames that a WebSocket message may come in. Default 128; one more closes the connection, `too_long`: an empty frame
+    /// costs its sender two bytes and us a look.
+    pub max_fragments: u32,
+    /// The longest head of an HTTP request. Default 8 KiB, as nginx has it.
+    pub max_head_bytes: usize,
+    /// Header lines of an HTTP request. Default 100.
+    pub max_headers: usize,
+    /// How long an HTTP request's head may take in all, from the connection's beginning or the answer before it; also how long
+    /// a connection is kept for the next one. Default 10 s.
+    pub head_timeout: Duration,
+    /// Connections over the limit that may ask how the server is. Default 8: a monitor or two, and a person who looks.
+    pub max_spare: usize,
     /// From here on a connection's outbox stops it from being read. Default 256 KiB: several reads' worth of answers.
     pub outbox_high_bytes: usize,
     /// Below this it is read again. Default 64 KiB: low enough that reading is not switched on and off for every write.
@@ -111,7 +124,10 @@ pub struct Limits {
     pub linger: Duration,
     /// Lingering ends early when nothing came for this long. Default 200 ms: `nc` keeps its side open after our end.
     pub linger_quiet: Duration,
-    /// How long a stop may take. Default 10 s, what service managers grant.
+    /// How long everything goes on after a stop was asked for, but for `/healthz`, which says so. Default none: for balancers
+    /// that need to be told before the listeners close.
+    pub drain_delay: Duration,
+    /// How long a stop may take, after that. Default 10 s, what service managers grant.
     pub drain: Duration,
     /// A log message of one kind comes at most once in this time. Default 5 s.
     pub log_repeat: Duration,
@@ -130,6 +146,11 @@ impl Default for Limits {
             read_budget_bytes: 64 * KIB,
             lean_read_bytes: KIB,
             max_line_bytes: 64 * KIB,
+            max_fragments: 128,
+            max_head_bytes: 8 * KIB,
+            max_headers: 100,
+            head_timeout: Duration::from_secs(10),
+            max_spare: 8,
             outbox_high_bytes: 256 * KIB,
             outbox_low_bytes: 64 * KIB,
             memory_bytes: 64 * MIB,
@@ -154,6 +175,7 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(10),
             linger: Duration::from_secs(2),
             linger_quiet: Duration::from_millis(200),
+            drain_delay: Duration::ZERO,
             drain: Duration::from_secs(10),
             log_repeat: Duration::from_secs(5),
             events: 1024,
@@ -162,9 +184,9 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Descriptors that are not connections: the standard streams, the poll, the signal pipe, the listeners, the log, and a few
-    /// connections that are being told that the server is full. 16.
-    pub const DESCRIPTOR_RESERVE: usize = 16;
+    /// Descriptors that are not connections: the standard streams, the poll, the signal pipe, the listeners, the log; those who
+    /// ask how the server is, and a few who are being told that it is full. 32.
+    pub const DESCRIPTOR_RESERVE: usize = 32;
 
     /// The longest log line, in bytes: 4,096, what a pipe takes whole or not at all (`PIPE_BUF`).
     pub const LOG_LINE_BYTES: usize = 4096;
@@ -179,10 +201,10 @@ impl Limits {
         self.max_line_bytes + 32
     }
 
-    /// The least that a room's log should be able to hold: four of the largest message with their book-keeping, and the reserve.
-    /// With less, a message may leave no room for the one before it.
+    /// The least that a room's log should be able to hold: four of the largest message, as a line and as a frame, with their
+    /// book-keeping, and the reserve. With less, a message may leave no room for the one before it.
     pub fn least_room_log_bytes(&self) -> usize {
-        5 * (self.largest_message_bytes() + 64)
+        5 * (2 * self.largest_message_bytes() + 64)
     }
 
     /// What messages leave free in a room's log under `block`, so that notices need not wait: an eighth.
@@ -205,6 +227,9 @@ impl Limits {
             (self.lean_read_bytes <= self.read_budget_bytes, "lean_read_bytes must not exceed read_budget_bytes"),
             (self.outbox_low_bytes < self.outbox_high_bytes, "outbox_low_bytes must be below outbox_high_bytes"),
             (1 <= self.max_line_bytes, "max_line_bytes must be at least 1"),
+            (1 <= self.max_fragments, "max_fragments must be at least 1"),
+            (1 <= self.max_head_bytes, "max_head_bytes must be at least 1"),
+            (!self.head_timeout.is_zero(), "head_timeout must be more than 0"),
             (
                 2 * self.max_line_bytes <= self.memory_bytes,
                 "memory_bytes must hold at least two lines of max_line_bytes",

@@ -6,6 +6,8 @@ pub mod datagram;
 pub mod echo;
 pub mod heartbeat;
 pub mod text;
+#[cfg(feature = "web")]
+pub mod web;
 
 use crate::buffer::Queue;
 use crate::close::Close;
@@ -63,6 +65,12 @@ pub trait Protocol {
         let _ = (context, close);
     }
 
+    /// Whether it goes on while the server stops, until everybody else has gone: it says how the server is, rather than being
+    /// served by it. No, by default.
+    fn outlasts(&self) -> bool {
+        false
+    }
+
     /// The connection has ended. Said once for every connection, last of all.
     fn closed(&mut self, close: Close) {
         let _ = close;
@@ -76,8 +84,17 @@ pub(crate) enum Effect {
     Close(Close),
     /// Stop the server, as SIGTERM does.
     Stop,
-    /// Send this line to another connection, if that one has room for it.
+    /// Send this line, which has no end, to another connection, if that one has room for it.
     Send { to: Id, line: String },
+}
+
+/// How the server is, as a connection should know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// A stop has been asked for.
+    pub is_draining: bool,
+    /// This connection is one over the limit, or the server stops: only who asks how it is is answered.
+    pub is_spare: bool,
 }
 
 /// What a machine may see and use while it is told something.
@@ -89,6 +106,8 @@ pub struct Context<'a> {
     pub id: Id,
     /// What is still to be sent to the peer; push answers here.
     pub outbox: &'a mut Queue,
+    /// Where a message is put together that comes in pieces. What stays here counts as input.
+    pub message: &'a mut Queue,
     /// When the machine wants to be told [`Protocol::expired`], or `None` for never. While the peer is not read, the
     /// deadline is not judged.
     pub deadline: &'a mut Option<Moment>,
@@ -101,6 +120,8 @@ pub struct Context<'a> {
     /// This connection's place in one. Put what [`Rooms::enter`] gives here, and the loop delivers; it is taken away when the
     /// connection begins to end.
     pub seat: &'a mut Option<Seat>,
+    /// How the server is.
+    pub standing: Standing,
     /// For whatever text has to be put together; left by others as it happens to be.
     pub text: &'a mut String,
     pub(crate) effects: &'a mut Vec<Effect>,
@@ -124,7 +145,7 @@ impl Context<'_> {
         self.effects.push(Effect::Close(close));
     }
 
-    /// Has `line` sent to another connection. If that one is owed much already, this one is told instead. From the machine of a
+    /// Has `line`, which has no end, sent to another connection in the format of its room. If that one is owed much already, this one is told instead. From the machine of a
     /// datagram socket, which is no connection, nothing is sent.
     pub fn send_to(&mut self, to: Id, line: String) {
         self.effects.push(Effect::Send { to, line });

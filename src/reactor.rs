@@ -20,9 +20,9 @@ mod stream;
 use crate::buffer::{Pool, Queue};
 use crate::close::Close;
 use crate::limits::Limits;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ServiceCount};
 use crate::net::{Event, Net};
-use crate::protocol::{Effect, Protocol};
+use crate::protocol::{Effect, Protocol, Standing};
 use crate::room::Rooms;
 use crate::slots::{Id, Slots};
 use crate::time::Moment;
@@ -33,7 +33,7 @@ use slot::{Datagram, Head, Listener, Signals, Slot};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
-use stream::Stream;
+use stream::{Admission, Stream};
 
 /// Ten thousand idle connections are a megabyte: a slot and the machine behind it are all that each of them owns. (In a debug
 /// build mio keeps a check of its own in every socket.)
@@ -64,11 +64,14 @@ struct Common<N> {
     doomed: Vec<Id>,
     /// Somebody asked for a stop.
     stop_asked: bool,
-    /// The stop has begun: nothing more is read for the machines.
-    stopping: bool,
+    stop: Stop,
 }
 
 impl<N> Common<N> {
+    fn standing(&self, is_spare: bool) -> Standing {
+        Standing { is_draining: self.stop >= Stop::Draining, is_spare: is_spare || self.stop >= Stop::Stopping }
+    }
+
     /// Whether the memory budget is used up.
     fn is_lean(&self) -> bool {
         self.pool.queued() + self.rooms.bytes() > self.limits.memory_bytes
@@ -100,6 +103,20 @@ struct Todo {
     due: Option<Moment>,
 }
 
+/// How far a stop has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop {
+    /// Nobody has asked for one.
+    #[default]
+    None,
+    /// Everything goes on for the drain delay; whoever asks how the server is learns of it.
+    Draining,
+    /// Nothing is accepted or read any more but for those who ask how the server is.
+    Stopping,
+    /// The others have gone: not for those either.
+    Ending,
+}
+
 /// How the loop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -128,6 +145,8 @@ pub struct Reactor<N: Net> {
     working: Vec<Id>,
     due: Vec<(Moment, Id)>,
     signals: usize,
+    /// When the drain delay is over.
+    stop_at: Option<Moment>,
     drain_until: Option<Moment>,
     ended: Option<Ended>,
 }
@@ -157,7 +176,7 @@ impl<N: Net> Reactor<N> {
                 now,
                 doomed: Vec::new(),
                 stop_asked: false,
-                stopping: false,
+                stop: Stop::None,
                 limits,
             },
             slots: Slots::new(),
@@ -170,6 +189,7 @@ impl<N: Net> Reactor<N> {
             working: Vec::new(),
             due: Vec::new(),
             signals: 0,
+            stop_at: None,
             drain_until: None,
             ended: None,
         }
@@ -185,9 +205,34 @@ impl<N: Net> Reactor<N> {
         listener: N::Listener,
         machine: impl Fn() -> Box<dyn Protocol> + 'static,
     ) -> io::Result<()> {
+        self.open(name, listener, false, Box::new(machine))
+    }
+
+    /// The same for a service that can be asked how the server is: when that is full, [`Limits::max_spare`] connections more
+    /// are let in, and while it stops, this listener closes last. Machines read in `Context::standing` what to refuse then, and
+    /// say by [`Protocol::outlasts`] which connections go on.
+    ///
+    /// # Errors
+    /// As [`Reactor::listen`].
+    pub fn monitor(
+        &mut self,
+        name: &'static str,
+        listener: N::Listener,
+        machine: impl Fn() -> Box<dyn Protocol> + 'static,
+    ) -> io::Result<()> {
+        self.open(name, listener, true, Box::new(machine))
+    }
+
+    fn open(
+        &mut self,
+        name: &'static str,
+        listener: N::Listener,
+        is_monitor: bool,
+        machine: Box<dyn Fn() -> Box<dyn Protocol>>,
+    ) -> io::Result<()> {
         let service = self.service(name);
         let head = Head::default();
-        let listener = Listener { head, socket: listener, service, machine: Box::new(machine), retry_at: None };
+        let listener = Listener { head, socket: listener, service, is_monitor, machine, retry_at: None };
         self.insert(Slot::Listener(Box::new(listener))).map(drop)
     }
 
@@ -265,10 +310,12 @@ impl<N: Net> Reactor<N> {
         self.reap();
         self.compact_timers();
         self.finish();
+        self.common.metrics.turn.add(self.common.net.now() - self.common.now);
         Ok(self.ended)
     }
 
     fn poll(&mut self) -> io::Result<bool> {
+        self.common.metrics.queued_bytes = self.common.pool.queued();
         let wait = self.wait();
         self.batch.clear();
         let full = match self.common.net.poll(wait, &mut self.batch) {
@@ -285,10 +332,10 @@ impl<N: Net> Reactor<N> {
         let common = &self.common;
         let carried = !self.work.is_empty() || !self.behind.is_empty() || !common.letters.is_empty();
         let carried = carried || common.rooms.has_news();
-        if carried || self.common.stop_asked && !self.common.stopping {
+        if carried || self.common.stop_asked && self.common.stop == Stop::None {
             return Some(Duration::ZERO);
         }
-        let deadline = [self.timers.next(), self.drain_until].into_iter().flatten().min()?;
+        let deadline = [self.timers.next(), self.stop_at, self.drain_until].into_iter().flatten().min()?;
         Some(deadline - self.common.net.now())
     }
 
@@ -343,7 +390,7 @@ impl<N: Net> Reactor<N> {
                 self.settle(to);
             } else if let Some(Slot::Stream(stream)) = self.slots.get_mut(from) {
                 self.common.metrics.private_undelivered += 1;
-                stream.give("ERROR busy: your message was not delivered, too much waits there\n", &mut self.common);
+                stream.give("ERROR busy: your message was not delivered, too much waits there", &mut self.common);
                 self.settle(from);
             }
         }
@@ -484,8 +531,8 @@ impl<N: Net> Reactor<N> {
                 break;
             }
             if let Some((socket, peer)) = listener.accept(&mut self.common) {
-                let (service, machine) = (listener.service, (listener.machine)());
-                self.admit(socket, peer, service, machine);
+                let (service, is_monitor, machine) = (listener.service, listener.is_monitor, (listener.machine)());
+                self.admit(socket, peer, service, is_monitor, machine);
             } else if listener.retry_at.is_some() && !self.starved.contains(&id) {
                 self.starved.push(id); // once, however often it retries before a connection ends
             }
@@ -493,10 +540,23 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Gives a new connection its slot, or the reason why there is none.
-    fn admit(&mut self, socket: N::Stream, peer: SocketAddr, service: u8, machine: Box<dyn Protocol>) {
-        let metrics = &mut self.common.metrics;
-        let refused = metrics.open >= self.common.limits.max_connections;
-        let stream = Stream::new(socket, service, refused, machine, peer, &self.common);
+    fn admit(
+        &mut self,
+        socket: N::Stream,
+        peer: SocketAddr,
+        service: u8,
+        is_monitor: bool,
+        machine: Box<dyn Protocol>,
+    ) {
+        let (metrics, limits) = (&self.common.metrics, &self.common.limits);
+        let admission = if metrics.open < limits.max_connections {
+            Admission::Served
+        } else if is_monitor && metrics.spare_open < limits.max_spare {
+            Admission::Spare
+        } else {
+            Admission::Refused
+        };
+        let stream = Stream::new(socket, service, admission, machine, peer, &self.common);
         let id = match self.insert(Slot::Stream(stream)) {
             Ok(id) => id,
             Err(error) => {
@@ -506,12 +566,15 @@ impl<N: Net> Reactor<N> {
             }
         };
         let metrics = &mut self.common.metrics;
-        if refused {
+        match admission {
+            Admission::Served => metrics.open += 1,
+            Admission::Spare => metrics.spare_open += 1,
+            Admission::Refused => metrics.refused_open += 1,
+        }
+        if admission == Admission::Refused {
             metrics.refused += 1;
-            metrics.refused_open += 1;
         } else {
-            metrics.accepted += 1;
-            metrics.open += 1;
+            metrics.opened(service);
         }
         if let Some(Slot::Stream(stream)) = self.slots.get_mut(id) {
             stream.open(id, peer, &mut self.common);
@@ -537,26 +600,55 @@ impl<N: Net> Reactor<N> {
         let known = self.common.services.iter().position(|service| *service == name);
         let index = known.unwrap_or_else(|| {
             self.common.services.push(name);
+            self.common.metrics.services.push(ServiceCount::new(name));
             self.common.services.len() - 1
         });
         u8::try_from(index).expect("a program with more than 256 services is a mistake")
     }
 
-    /// A stop that was asked for: whoever has come is let in and read once more, then nothing is accepted or read for the
-    /// machines; what was read is answered and sent.
+    /// A stop that was asked for: after the drain delay whoever has come is let in and read once more, then nothing is accepted
+    /// or read for the machines, but for those who ask how the server is; what was read is answered and sent.
     fn begin_stop(&mut self) {
         if self.signals > 1 {
             self.ended = Some(Ended::Killed);
         }
-        if self.common.stopping || !(self.common.stop_asked || self.signals > 0) {
+        let (limits, metrics, now) = (&self.common.limits, &self.common.metrics, self.common.now);
+        if self.common.stop == Stop::None && (self.common.stop_asked || self.signals > 0) {
+            self.common.stop = Stop::Draining;
+            self.stop_at = Some(now + limits.drain_delay);
+            if !limits.drain_delay.is_zero() {
+                log::info!("draining: everything goes on for {:?}", limits.drain_delay);
+            }
+        }
+        if self.stop_at.is_none_or(|at| at > now) {
             return;
         }
-        log::info!(
-            "stopping: {} connections to finish, at most {:?}",
-            self.common.metrics.open,
-            self.common.limits.drain
-        );
-        let doors: Vec<Id> = self.ids(|slot| matches!(slot, Slot::Listener(_) | Slot::Datagram(_)));
+        self.stop_at = None;
+        log::info!("stopping: {} connections to finish, at most {:?}", metrics.open, limits.drain);
+        self.close_doors(false);
+        let streams = self.ids(|slot| matches!(slot, Slot::Stream(_)));
+        for id in &streams {
+            if let Some(Slot::Stream(stream)) = self.slots.get_mut(*id) {
+                stream.head.ready.readable = true; // it may have been accepted just now, before any edge
+                stream.work(*id, &mut self.common);
+            }
+            self.settle(*id); // books what it is owed now, so that all of them together stay within the memory budget
+        }
+        self.deliver();
+        self.common.stop = Stop::Stopping;
+        self.drain_until = Some(self.common.now + self.common.limits.drain);
+        for id in streams {
+            self.settle(id);
+        }
+    }
+
+    /// Stops listening, but first lets in whoever waits. Monitors are for last.
+    fn close_doors(&mut self, and_monitors: bool) {
+        let doors: Vec<Id> = self.ids(|slot| match slot {
+            Slot::Listener(listener) => and_monitors || !listener.is_monitor,
+            Slot::Datagram(_) => true,
+            _ => false,
+        });
         for id in doors {
             match self.slots.get_mut(id) {
                 // Closing a listener resets whoever is in its backlog.
@@ -570,25 +662,27 @@ impl<N: Net> Reactor<N> {
             }
             self.common.doomed.push(id);
         }
-        let streams = self.ids(|slot| matches!(slot, Slot::Stream(_)));
-        for id in &streams {
-            if let Some(Slot::Stream(stream)) = self.slots.get_mut(*id) {
-                stream.head.ready.readable = true; // it may have been accepted just now, before any edge
-                stream.work(*id, &mut self.common);
-            }
-            self.settle(*id); // books what it is owed now, so that all of them together stay within the memory budget
+    }
+
+    /// Once all others have gone: ends those who ask how the server is, too.
+    fn end_monitors(&mut self) {
+        if self.common.stop != Stop::Stopping
+            || self.slots.iter().any(|(_, slot)| matches!(slot, Slot::Stream(stream) if !stream.outlasts()))
+        {
+            return;
         }
-        self.deliver();
-        self.common.stopping = true;
-        self.drain_until = Some(self.common.now + self.common.limits.drain);
-        for id in streams {
+        self.close_doors(true);
+        self.common.stop = Stop::Ending;
+        for id in self.ids(|slot| matches!(slot, Slot::Stream(_))) {
             self.settle(id);
         }
+        self.reap();
     }
 
     /// Whether a stop has come to its end; whoever is left then is cut off.
     fn finish(&mut self) {
         let Some(until) = self.drain_until else { return };
+        self.end_monitors();
         let left = self.ids(|slot| matches!(slot, Slot::Stream(_)));
         if left.is_empty() {
             self.ended.get_or_insert(Ended::Drained);

@@ -6,6 +6,7 @@ mod log;
 use crate::limits::{Limits, SlowReader};
 use crate::slots::Id;
 use crate::time::Moment;
+use crate::wire::Format;
 use log::{Log, Place};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
@@ -32,10 +33,10 @@ impl Event<'_> {
 impl fmt::Display for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Event::Join { name } => writeln!(f, "JOIN {name}"),
-            Event::Leave { name, why } => writeln!(f, "LEAVE {name}: {why}"),
-            Event::Nick { old, new } => writeln!(f, "NICK {old}: {new}"),
-            Event::Message { name, text } => writeln!(f, "MESSAGE {name}: {text}"),
+            Event::Join { name } => write!(f, "JOIN {name}"),
+            Event::Leave { name, why } => write!(f, "LEAVE {name}: {why}"),
+            Event::Nick { old, new } => write!(f, "NICK {old}: {new}"),
+            Event::Message { name, text } => write!(f, "MESSAGE {name}: {text}"),
         }
     }
 }
@@ -199,8 +200,8 @@ impl Rooms {
 
     // Who and where.
 
-    /// Seats `id` in `room`, even if that is one too many, under a free guest name; the others are told.
-    pub fn enter(&mut self, id: Id, room: &str, now: Moment, limits: &Limits) -> Seat {
+    /// Seats `id`, who reads `format`, in `room`, even if that is one too many, under a free guest name; the others are told.
+    pub fn enter(&mut self, id: Id, room: &str, format: Format, now: Moment, limits: &Limits) -> Seat {
         let room = self.room_named(room, usize::MAX).expect("no limit");
         let name = loop {
             let name = format!("guest-{}", self.guests + 1);
@@ -209,7 +210,8 @@ impl Rooms {
                 break name.into_boxed_str();
             }
         };
-        let member = Member { id, room, name, index: 0, place: Place::default(), behind_since: None, waits: false };
+        let place = Place::new(format);
+        let member = Member { id, room, name, index: 0, place, behind_since: None, waits: false };
         let seat = Seat::new(self.members.insert(member));
         self.nicks.insert(self.members[seat.key()].name.clone(), seat);
         self.sit(seat, room, now, limits);
@@ -273,6 +275,11 @@ impl Rooms {
         &self.rooms[self.members[seat.key()].room].name
     }
 
+    /// How it reads what is said there.
+    pub fn format(&self, seat: Seat) -> Format {
+        self.members[seat.key()].place.format()
+    }
+
     /// The names of all in its room, itself among them.
     pub fn who(&self, seat: Seat) -> impl ExactSizeIterator<Item = &str> {
         self.rooms[self.members[seat.key()].room].seats.iter().map(|seat| &*self.members[seat.key()].name)
@@ -301,7 +308,7 @@ impl Rooms {
         let _ = write!(self.scratch, "{event}"); // a string takes everything
         let room = self.members[seat.key()].room;
         let most = self.most_bytes(room, limits);
-        let needed = Log::cost(self.scratch.len());
+        let needed = self.rooms[room].log.cost(self.scratch.len());
         if limits.slow_reader == SlowReader::Block && !self.has_room(room, needed, most) {
             return false;
         }
@@ -334,7 +341,7 @@ impl Rooms {
         if limits.slow_reader != SlowReader::Block {
             return ahead;
         }
-        let needed = Log::cost(limits.largest_message_bytes()) + limits.notice_reserve_bytes();
+        let needed = room.log.cost(limits.largest_message_bytes()) + limits.notice_reserve_bytes();
         !self.has_room(key, needed, most) || (ahead && !self.rooms[key].log.is_empty())
     }
 
@@ -534,12 +541,15 @@ impl Rooms {
     }
 
     fn sit(&mut self, seat: Seat, key: usize, now: Moment, limits: &Limits) {
+        let most = self.most_bytes(key, limits);
         let room = &mut self.rooms[key];
         let member = &mut self.members[seat.key()];
         (member.room, member.index) = (key, room.seats.len());
         member.behind_since = None;
         room.seats.push(seat);
-        room.log.stand(&mut member.place, limits.history);
+        let before = room.log.bytes();
+        room.log.stand(&mut member.place, limits.history, most);
+        self.bytes = self.bytes - before + room.log.bytes();
         self.notice(seat, None, now, limits);
         self.announce(key);
     }
@@ -551,7 +561,12 @@ impl Rooms {
         let member = &mut self.members[seat.key()];
         let (key, index) = (member.room, member.index);
         let room = &mut self.rooms[key];
-        room.log.go(&member.place);
+        let before = room.log.bytes();
+        room.log.leave(&member.place);
+        let forgotten = before - room.log.bytes();
+        if forgotten > 0 {
+            self.freed(forgotten);
+        }
         self.trim(key, limits);
         let (room, member) = (&mut self.rooms[key], &mut self.members[seat.key()]);
         room.waiting.retain(|waiting| *waiting != seat);

@@ -1,25 +1,44 @@
 //! The registry: one line per service. A new protocol is one file under `protocol/` and one line here; its flag, its help
 //! and its listeners follow from that.
 
+use crate::metrics::report::Vitals;
 use crate::protocol::Protocol;
 use crate::protocol::chat::Chat;
 use crate::protocol::datagram::{Reply, Responder};
 use crate::protocol::echo::{LineEcho, RawEcho};
+#[cfg(feature = "web")]
+use crate::protocol::web::Desk;
+use std::net::SocketAddr;
 
 /// What carries a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// Connections, a machine each.
     Tcp,
+    /// The same, also when the server is full or stops: see [`Reactor::monitor`](crate::reactor::Reactor::monitor).
+    Monitor,
     /// Datagrams, a machine for the socket.
     Udp,
 }
 
+/// Makes machines, one for each connection.
+pub type Maker = Box<dyn Fn() -> Box<dyn Protocol>>;
+
 /// What the constructors of machines may look at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// What `udp` answers.
     pub udp_reply: Reply,
+    /// Origins whose pages may use `web`, besides its own.
+    pub allow_origins: Vec<String>,
+    /// What the process knows of itself. Nothing, by default.
+    pub vitals: fn() -> Vitals,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { udp_reply: Reply::default(), allow_origins: Vec::new(), vitals: Vitals::default }
+    }
 }
 
 /// A service that the program knows.
@@ -33,8 +52,8 @@ pub struct Service {
     pub default: &'static str,
     /// What it does, for `--help`.
     pub about: &'static str,
-    /// Makes its machine.
-    pub machine: fn(&Settings) -> Box<dyn Protocol>,
+    /// Makes what makes its machines, given the address of the socket.
+    pub maker: fn(&Settings, SocketAddr) -> Maker,
 }
 
 const fn service(
@@ -42,16 +61,18 @@ const fn service(
     transport: Transport,
     default: &'static str,
     about: &'static str,
-    machine: fn(&Settings) -> Box<dyn Protocol>,
+    maker: fn(&Settings, SocketAddr) -> Maker,
 ) -> Service {
-    Service { name, transport, default, about, machine }
+    Service { name, transport, default, about, maker }
 }
 
 /// All of them, in the order of `--help`.
 #[rustfmt::skip]
 pub const SERVICES: &[Service] = &[
-    service("echo", Transport::Tcp, "127.0.0.1:9000", "Answer each line with `echo: LINE`", |_| Box::<LineEcho>::default()),
-    service("raw", Transport::Tcp, "off", "Send every byte back as it came", |_| Box::<RawEcho>::default()),
-    service("chat", Transport::Tcp, "127.0.0.1:9001", "Chat: a line goes to everyone else in the room", |_| Box::<Chat>::default()),
-    service("udp", Transport::Udp, "127.0.0.1:8080", "Answer each datagram, see --udp-reply", |settings| Box::new(Responder::new(settings.udp_reply))),
+    service("echo", Transport::Tcp, "127.0.0.1:9000", "Answer each line with `echo: LINE`", |_, _| Box::new(|| Box::<LineEcho>::default())),
+    service("raw", Transport::Tcp, "off", "Send every byte back as it came", |_, _| Box::new(|| Box::<RawEcho>::default())),
+    service("chat", Transport::Tcp, "127.0.0.1:9001", "Chat: a line goes to everyone else in the room", |_, _| Box::new(|| Box::<Chat>::default())),
+    #[cfg(feature = "web")]
+    service("web", Transport::Monitor, "127.0.0.1:9080", "HTTP: the chat in a browser, /status, /healthz, /metrics, WebSocket /echo", |settings, local| Desk::new(&settings.allow_origins, settings.vitals, local).maker()),
+    service("udp", Transport::Udp, "127.0.0.1:8080", "Answer each datagram, see --udp-reply", |settings, _| { let reply = settings.udp_reply; Box::new(move || Box::new(Responder::new(reply))) }),
 ];

@@ -753,7 +753,7 @@ fn skip_tells_a_late_reader_exactly_how_many_messages_it_missed() {
 #[test]
 fn block_loses_nothing_for_a_reader_that_is_slow() {
     const LINES: usize = 12 * 1024;
-    let server = chat(&["--slow-reader", "block", "--write-timeout", "60s", "--room-log", "400KiB"]);
+    let server = chat(&["--slow-reader", "block", "--write-timeout", "60s", "--room-log", "700KiB"]);
     let [sender, fast] = people(&server);
     let (slow, _) = welcomed(narrow(server.address()));
     let mut out = sender.stream().try_clone().expect("a second handle");
@@ -926,7 +926,7 @@ fn messages_are_never_torn_whatever_their_size_and_the_policy() {
     const LINES: usize = 1500;
     for policy in ["skip", "disconnect", "block"] {
         let server =
-            chat(&["--slow-reader", policy, "--room-log", "400KiB", "--write-timeout", "60s", "--heartbeat", "off"]);
+            chat(&["--slow-reader", policy, "--room-log", "700KiB", "--write-timeout", "60s", "--heartbeat", "off"]);
         let [mut sender] = people(&server);
         let mut readers: Vec<Client> = (0..3).map(|_| welcomed(narrow(server.address())).0).collect();
         let (friend, _) = welcomed(server.client());

@@ -243,7 +243,7 @@ fn the_soft_descriptor_limit_is_raised_to_the_hard_one() {
     let args = ["--echo", "127.0.0.1:0", "--udp", "off"];
     let server = Server::launch(1, &mut oneloop_with_ulimit("-Sn 30 && ulimit -Hn 300", &args));
     assert_eq!(server.process.descriptor_limits(), (300, 300));
-    let line = server.log.line("at most 284 connections");
+    let line = server.log.line("at most 268 connections");
     assert!(line.contains(" WARN ") && line.contains("10000") && line.contains("300"), "{line}");
 }
 
@@ -251,16 +251,16 @@ fn the_soft_descriptor_limit_is_raised_to_the_hard_one() {
 fn where_the_connections_do_not_fit_the_descriptors_fewer_are_served_and_that_is_said() {
     let args = ["--echo", "127.0.0.1:0", "--udp", "off"];
     let server = Server::launch(1, &mut oneloop_with_ulimit("-n 60", &args));
-    server.log.line("at most 44 connections instead of 10000");
-    let mut served: Vec<Client> = (0..44).map(|_| server.client()).collect();
+    server.log.line("at most 28 connections instead of 10000");
+    let mut served: Vec<Client> = (0..28).map(|_| server.client()).collect();
     for client in &mut served {
         assert_eq!(client.ask("in"), "echo: in");
     }
-    assert_eq!(server.client().rest_text(), "ERROR full: 44 connections\n");
-    assert_eq!(served[43].ask("still in"), "echo: still in");
+    assert_eq!(server.client().rest_text(), "ERROR full: 28 connections\n");
+    assert_eq!(served[27].ask("still in"), "echo: still in");
     // What fits is not spoken of.
     let mut server =
-        Server::launch(1, &mut oneloop_with_ulimit("-n 60", &[&args[..], &["--max-connections", "44"]].concat()));
+        Server::launch(1, &mut oneloop_with_ulimit("-n 60", &[&args[..], &["--max-connections", "28"]].concat()));
     server.stop();
     assert!(!server.log.all().contains("instead of"), "{}", server.log.all());
 }

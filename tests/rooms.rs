@@ -6,6 +6,7 @@ use oneloop::limits::{Limits, SlowReader};
 use oneloop::room::{Offer, Rooms, Seat};
 use oneloop::slots::{Id, Slots};
 use oneloop::time::Moment;
+use oneloop::wire::Format;
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -180,7 +181,7 @@ impl World {
 
     fn enter(&mut self) {
         let (id, dropped) = (self.ids.insert(()), self.rooms.notices_dropped());
-        let seat = self.rooms.enter(id, "lobby", self.now, &self.limits);
+        let seat = self.rooms.enter(id, "lobby", Format::Line, self.now, &self.limits);
         let name = self.rooms.name(seat).to_string();
         let due = self.history("lobby");
         self.members.push(Member {
@@ -467,7 +468,7 @@ impl World {
 /// What an entry takes besides its bytes.
 fn overhead() -> usize {
     let (mut rooms, mut ids, limits) = (Rooms::default(), Slots::new(), Limits::default());
-    rooms.enter(ids.insert(()), "lobby", Moment::START, &limits); // the only one there: its JOIN is its own
+    rooms.enter(ids.insert(()), "lobby", Format::Line, Moment::START, &limits); // the only one there: its JOIN is its own
     rooms.bytes() - "JOIN guest-1\n".len()
 }
 
@@ -576,7 +577,7 @@ fn lobby(members: usize, limits: &Limits) -> (Rooms, Vec<(Id, Seat)>) {
     let (mut rooms, mut ids) = (Rooms::default(), Slots::new());
     let enter = |_| {
         let id = ids.insert(());
-        (id, rooms.enter(id, "lobby", Moment::START, limits))
+        (id, rooms.enter(id, "lobby", Format::Line, Moment::START, limits))
     };
     let members: Vec<(Id, Seat)> = (0..members).map(enter).collect();
     members.iter().for_each(|(_, seat)| read_all(&mut rooms, *seat, limits));

@@ -58,7 +58,7 @@ impl Server {
         let words = [wrapper, &[env!("CARGO_BIN_EXE_oneloop")]].concat();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).args(["--max-connections", "15000", "--log-level", "error"]).args(flags);
-        for name in ["echo", "raw", "chat", "udp"] {
+        for name in ["echo", "raw", "chat", "web", "udp"] {
             let place = if services.contains(&name) { "127.0.0.1:0" } else { "off" };
             command.arg(format!("--{name}")).arg(place);
         }

@@ -4,12 +4,14 @@
 use crate::config::{Address, Config, is_local};
 use crate::limits::Limits;
 use crate::logging::dropped_lines;
+use crate::metrics::report::Vitals;
 use crate::net::Net;
 use crate::net::mio::{MioNet, bind_udp, listen, stop_signals};
 use crate::reactor::{Ended, Reactor};
-use crate::services::{Service, Transport};
+use crate::services::{Service, Settings, Transport};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
@@ -73,13 +75,28 @@ impl Door {
 }
 
 fn enter(reactor: &mut Reactor<MioNet>, door: Door, config: &Config) -> io::Result<()> {
-    let (service, settings) = (door.service, config.settings);
+    let settings = Settings { vitals, ..config.settings.clone() };
+    let (service, maker) = (door.service, (door.service.maker)(&settings, door.local));
     match door.socket {
-        Socket::Tcp(listener) => reactor.listen(service.name, listener, move || (service.machine)(&settings)),
-        Socket::Udp(socket, _) => {
-            reactor.serve_datagrams(service.name, socket, door.local, (service.machine)(&settings))
+        Socket::Tcp(listener) if service.transport == Transport::Monitor => {
+            reactor.monitor(service.name, listener, maker)
         }
+        Socket::Tcp(listener) => reactor.listen(service.name, listener, maker),
+        Socket::Udp(socket, _) => reactor.serve_datagrams(service.name, socket, door.local, maker()),
     }
+}
+
+/// What the system knows of this process: `proc(5)`, where there is one.
+fn vitals() -> Vitals {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
+    let resident_bytes = resident.map(|kilobytes: u64| kilobytes * 1024);
+    // Since Linux 6.2 the size of this directory is the number of descriptors; counting thousands of entries takes a turn's time.
+    let size = fs::metadata("/proc/self/fd").map_or(0, |directory| directory.len());
+    let counted = || fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as u64 - 1); // one is this directory
+    let open_descriptors = if size > 0 { Some(size) } else { counted() };
+    Vitals { resident_bytes, open_descriptors, log_lines_dropped: dropped_lines() }
 }
 
 /// Says where on standard output, for people and scripts, and warns once if that is beyond this machine.
@@ -166,7 +183,7 @@ fn open_once(
 
 fn bind(service: &'static Service, at: SocketAddr, limits: &Limits) -> io::Result<Door> {
     let (local, socket) = match service.transport {
-        Transport::Tcp => {
+        Transport::Tcp | Transport::Monitor => {
             let listener = listen(at, limits)?;
             (listener.local_addr()?, Socket::Tcp(listener))
         }

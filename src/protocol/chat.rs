@@ -5,6 +5,7 @@ use super::Context;
 use super::text::{Speaker, Text};
 use crate::close::Close;
 use crate::room::Bucket;
+use crate::wire::Format;
 use crate::wire::text::{show, wrong_name};
 use std::fmt::Write as _;
 
@@ -25,6 +26,7 @@ pub type Chat = Text<Person>;
 /// Somebody who chats.
 #[derive(Debug, Default)]
 pub struct Person {
+    format: Format,
     ration: Bucket,
     /// Has been told that it is over its ration, and has not had all of it again since.
     told: bool,
@@ -33,6 +35,11 @@ pub struct Person {
 }
 
 impl Person {
+    /// Somebody who reads `format`.
+    pub fn new(format: Format) -> Person {
+        Person { format, ..Person::default() }
+    }
+
     fn typed(&mut self, context: &mut Context<'_>, text: &str) {
         let Some(seat) = context.seat.filter(|_| !self.quit) else { return };
         match text {
@@ -138,7 +145,7 @@ impl Person {
             return;
         };
         let (name, from) = (name.to_string(), context.rooms.name(seat));
-        let line = format!("PRIVATE {from}: {}\n", text.trim_start());
+        let line = format!("PRIVATE {from}: {}", text.trim_start());
         if self.may_speak(context) {
             let _ = writeln!(context.outbox, "INFO sent to {name}");
             context.send_to(to, line);
@@ -148,7 +155,7 @@ impl Person {
 
 impl Speaker for Person {
     fn opened(&mut self, context: &mut Context<'_>) {
-        let seat = context.rooms.enter(context.id, LOBBY, context.now, context.limits);
+        let seat = context.rooms.enter(context.id, LOBBY, self.format, context.now, context.limits);
         *context.seat = Some(seat);
         let name = context.rooms.name(seat);
         let _ = writeln!(context.outbox, "WELCOME {name}, you are in {LOBBY}; /help lists what you can do");

@@ -104,6 +104,7 @@ mod tests {
     use crate::buffer::Queue;
     use crate::limits::Limits;
     use crate::metrics::Metrics;
+    use crate::protocol::Standing;
     use crate::room::Rooms;
     use crate::slots::Slots;
     use std::time::Duration;
@@ -128,11 +129,13 @@ mod tests {
                 now: self.now,
                 id: Slots::new().insert(()),
                 outbox: &mut outbox,
+                message: &mut Queue::default(),
                 deadline: &mut None,
                 limits: &limits,
                 metrics: &mut self.metrics,
                 rooms: &mut Rooms::default(),
                 seat: &mut None,
+                standing: Standing::default(),
                 text: &mut String::new(),
                 effects: &mut Vec::new(),
                 high_bytes: limits.outbox_high_bytes,

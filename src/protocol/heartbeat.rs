@@ -22,6 +22,11 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
+    /// Of a peer whose protocol has PING and PONG of its own, so that it needs not say them first.
+    pub fn spoken() -> Heartbeat {
+        Heartbeat { spoke: true, asked: 0 }
+    }
+
     /// Whether this peer is probed.
     fn probes(&self, limits: &Limits) -> bool {
         match limits.heartbeat {
@@ -53,14 +58,14 @@ impl Heartbeat {
         true
     }
 
-    /// The deadline has come.
-    pub fn expired(&mut self, context: &mut Context<'_>) {
+    /// The deadline has come. `ping` is how this peer is asked.
+    pub fn expired(&mut self, context: &mut Context<'_>, ping: &[u8]) {
         if self.asked > context.limits.heartbeat_retries {
             context.close(Close::Heartbeat);
             return;
         }
         self.asked += 1;
-        context.outbox.push(b"PING\n");
+        context.outbox.push(ping);
         *context.deadline = Some(context.now + context.limits.heartbeat_timeout);
     }
 }

@@ -71,7 +71,7 @@ impl<S: Speaker> Protocol for Text<S> {
     }
 
     fn expired(&mut self, context: &mut Context<'_>) {
-        self.heartbeat.expired(context);
+        self.heartbeat.expired(context, b"PING\n");
     }
 
     fn closing(&mut self, context: &mut Context<'_>, close: Close) {

@@ -65,6 +65,8 @@ pub(crate) struct Listener<N: Net> {
     pub(crate) head: Head,
     pub(crate) socket: N::Listener,
     pub(crate) service: u8,
+    /// Its connections may ask how the server is: also when that is full, and until it has stopped.
+    pub(crate) is_monitor: bool,
     /// Makes the machine of a connection.
     pub(crate) machine: Box<dyn Fn() -> Box<dyn Protocol>>,
     /// Not before this moment, for there was no descriptor left.
@@ -188,15 +190,18 @@ impl<N: Net> Datagram<N> {
         common: &mut Common<N>,
         say: impl FnOnce(&mut dyn Protocol, &mut Context<'_>),
     ) {
+        let standing = common.standing(false);
         let mut context = Context {
             now: common.now,
             id,
             outbox: &mut self.reply,
+            message: &mut Queue::default(),
             deadline: &mut self.deadline,
             limits: &common.limits,
             metrics: &mut common.metrics,
             rooms: &mut common.rooms,
             seat: &mut None,
+            standing,
             text: &mut common.text,
             effects: &mut common.effects,
             high_bytes: common.limits.max_datagram_bytes,

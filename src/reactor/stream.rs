@@ -5,7 +5,7 @@
 
 use super::notices::Kind;
 use super::slot::Head;
-use super::{Common, Todo};
+use super::{Common, Stop, Todo};
 use crate::buffer::{Buffers, Queue};
 use crate::close::Close;
 use crate::limits::SlowReader;
@@ -14,6 +14,7 @@ use crate::protocol::{Context, Effect, Protocol};
 use crate::room::{Offer, Seat};
 use crate::slots::Id;
 use crate::time::Moment;
+use crate::wire::Format;
 use log::Level;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -40,6 +41,17 @@ pub(crate) enum Verdict {
     LingeredEnough,
 }
 
+/// As what a connection was let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// One of those that count against the limit.
+    Served,
+    /// Over the limit, but it may ask how the server is.
+    Spare,
+    /// Over the limit: told so.
+    Refused,
+}
+
 /// What only the log wants to know; taken down only while it listens to connections.
 #[derive(Debug)]
 struct Story {
@@ -54,8 +66,7 @@ pub(crate) struct Stream<S> {
     pub(crate) head: Head,
     pub(crate) socket: S,
     pub(crate) service: u8,
-    /// Over the limit: told so, and not counted as a connection.
-    pub(crate) refused: bool,
+    pub(crate) admission: Admission,
     phase: Phase,
     /// The peer has said its last byte.
     ended: bool,
@@ -79,7 +90,7 @@ impl<S> Stream<S> {
     pub(crate) fn new<N: Net<Stream = S>>(
         socket: S,
         service: u8,
-        refused: bool,
+        admission: Admission,
         machine: Box<dyn Protocol>,
         peer: SocketAddr,
         common: &Common<N>,
@@ -91,7 +102,7 @@ impl<S> Stream<S> {
             head,
             socket,
             service,
-            refused,
+            admission,
             phase: Phase::Open,
             ended: false,
             paused: false,
@@ -134,12 +145,30 @@ impl<S> Stream<S> {
         self.holds_input() && !self.is_choked(common) && !self.must_wait(common)
     }
 
+    /// Whether a stop has come so far that it ends.
+    fn is_stopped<N: Net<Stream = S>>(&self, common: &Common<N>) -> bool {
+        match common.stop {
+            Stop::None | Stop::Draining => false,
+            Stop::Stopping => !self.machine.outlasts(),
+            Stop::Ending => true,
+        }
+    }
+
+    /// Whether it goes on while others end in a stop.
+    pub(crate) fn outlasts(&self) -> bool {
+        self.phase == Phase::Open && self.machine.outlasts()
+    }
+
     /// Whether its input is wanted now.
     fn may_read<N: Net<Stream = S>>(&self, common: &Common<N>) -> bool {
         match self.phase {
             Phase::Open => {
                 let memory_waits = common.is_lean() && self.owed() > 0;
-                !self.ended && !common.stopping && !self.holds_input() && !self.is_choked(common) && !memory_waits
+                !self.ended
+                    && !self.is_stopped(common)
+                    && !self.holds_input()
+                    && !self.is_choked(common)
+                    && !memory_waits
             }
             Phase::Closing(_) | Phase::Lingering(_) => !self.ended,
             Phase::Dead(_) => false,
@@ -210,7 +239,7 @@ impl<S> Stream<S> {
     /// Tells the machine that it is there.
     pub(crate) fn open<N: Net<Stream = S>>(&mut self, id: Id, peer: SocketAddr, common: &mut Common<N>) {
         log::debug!("{} {id} opened from {peer}", common.services[self.service as usize]);
-        if self.refused {
+        if self.admission == Admission::Refused {
             self.begin_close(id, Close::Full, common);
         } else {
             self.tell(id, common, |machine, context| machine.opened(context, peer));
@@ -259,7 +288,7 @@ impl<S> Stream<S> {
                 Offer::Nothing => break,
                 Offer::Missed(count) => {
                     common.metrics.missed += count;
-                    self.owe(format!("MISSED {count} messages\n").as_bytes(), common);
+                    self.owe(&format!("MISSED {count} messages"), common);
                 }
                 Offer::Bytes(bytes) => {
                     let offered = bytes.len();
@@ -291,17 +320,19 @@ impl<S> Stream<S> {
     pub(crate) fn give<N: Net<Stream = S>>(&mut self, line: &str, common: &mut Common<N>) -> bool {
         let takes = self.phase == Phase::Open && !self.is_choked(common);
         if takes {
-            self.owe(line.as_bytes(), common);
+            self.owe(line, common);
         }
         takes
     }
 
-    fn owe<N: Net<Stream = S>>(&mut self, bytes: &[u8], common: &mut Common<N>) {
+    /// Adds a line in the format of its room.
+    fn owe<N: Net<Stream = S>>(&mut self, line: &str, common: &mut Common<N>) {
+        let format = self.seat.map_or(Format::Line, |seat| common.rooms.format(seat));
         let buffers = self.buffers.get_or_insert_with(|| common.pool.take());
         if buffers.outbox.is_empty() {
             buffers.progress = common.now;
         }
-        buffers.outbox.push(bytes);
+        format.push(line.as_bytes(), &mut buffers.outbox);
     }
 
     fn sent<N: Net<Stream = S>>(&mut self, count: usize, common: &mut Common<N>) {
@@ -392,24 +423,22 @@ impl<S> Stream<S> {
 
     /// Gives the machine what it left, if anything, and `bytes` behind that; keeps what it leaves now.
     fn feed<N: Net<Stream = S>>(&mut self, id: Id, bytes: &[u8], common: &mut Common<N>) {
-        let left = match self.buffers.as_mut().filter(|buffers| !buffers.inbox.is_empty()) {
+        match self.buffers.as_mut().filter(|buffers| !buffers.inbox.is_empty()) {
             None => {
                 let consumed = self.tell_bytes(id, bytes, common);
                 self.inbox().push(&bytes[consumed..]);
-                bytes.len() - consumed
             }
             Some(buffers) => {
                 let mut inbox = std::mem::take(&mut buffers.inbox);
                 inbox.push(bytes);
                 let consumed = self.tell_bytes(id, inbox.as_slice(), common);
                 inbox.consume(consumed);
-                let left = inbox.len();
                 *self.inbox() = inbox;
-                left
             }
-        };
+        }
         // Whoever is owed bytes is judged by the outbox; all others may together leave half of the memory unfinished.
-        if left > 0 && self.phase == Phase::Open && self.owed() == 0 {
+        let is_unfinished = self.buffers.as_ref().is_some_and(|buffers| buffers.unfinished() > 0);
+        if is_unfinished && self.phase == Phase::Open && self.owed() == 0 {
             if let Some(buffers) = &mut self.buffers {
                 common.pool.book(buffers, &common.limits); // or what it had left before would count twice
             }
@@ -446,16 +475,18 @@ impl<S> Stream<S> {
         if buffers.outbox.is_empty() {
             buffers.progress = common.now;
         }
-        let high_bytes = common.high_bytes();
+        let (high_bytes, standing) = (common.high_bytes(), common.standing(self.admission == Admission::Spare));
         let mut context = Context {
             now: common.now,
             id,
             outbox: &mut buffers.outbox,
+            message: &mut buffers.message,
             deadline: &mut self.deadline,
             limits: &common.limits,
             metrics: &mut common.metrics,
             rooms: &mut common.rooms,
             seat: &mut self.seat,
+            standing,
             text: &mut common.text,
             effects: &mut common.effects,
             high_bytes,
@@ -518,7 +549,14 @@ impl<S> Stream<S> {
         if !self.is_dead() {
             self.phase = Phase::Dead(close);
             let metrics = &mut common.metrics;
-            *(if self.refused { &mut metrics.refused_open } else { &mut metrics.open }) -= 1;
+            *match self.admission {
+                Admission::Served => &mut metrics.open,
+                Admission::Spare => &mut metrics.spare_open,
+                Admission::Refused => &mut metrics.refused_open,
+            } -= 1;
+            if self.admission != Admission::Refused {
+                metrics.left(self.service);
+            }
             common.doomed.push(id);
         }
     }
@@ -530,17 +568,18 @@ impl<S> Stream<S> {
             (self.phase, self.seat)
         {
             // When everybody goes, nobody is told of each.
-            let why = (!common.stopping).then_some(close.word());
+            let why = (common.stop < Stop::Stopping).then_some(close.word());
             common.rooms.leave(seat, why, common.now, &common.limits);
             self.seat = None;
         }
         if let Some(mut buffers) = self.buffers.take() {
             if self.phase != Phase::Open {
                 buffers.inbox.clear();
+                buffers.message.clear();
                 buffers.held = false;
             }
             common.pool.book(&mut buffers, &common.limits);
-            if self.is_dead() || (buffers.inbox.is_empty() && buffers.outbox.is_empty()) {
+            if self.is_dead() || buffers.is_empty() {
                 common.pool.give_back(buffers, &common.limits);
             } else {
                 self.buffers = Some(buffers);
@@ -583,7 +622,7 @@ impl<S> Stream<S> {
                 self.tell(id, common, |machine, context| machine.ended(context, rest.as_slice()));
                 self.begin_close(id, Close::Bye, common);
                 self.write(id, common);
-            } else if common.stopping && !self.follows(common) {
+            } else if self.is_stopped(common) && !self.follows(common) {
                 // Whoever can be written to has had what was said in its room.
                 self.begin_close(id, Close::Shutdown, common);
                 self.write(id, common);
@@ -592,7 +631,8 @@ impl<S> Stream<S> {
         if let Phase::Closing(close) = self.phase
             && self.owed() == 0
         {
-            if self.ended || (self.refused && common.metrics.refused_open > common.limits.max_refused) {
+            let is_refused = self.admission == Admission::Refused;
+            if self.ended || (is_refused && common.metrics.refused_open > common.limits.max_refused) {
                 self.die(id, close, common);
             } else if let Err(error) = common.net.half_close(&mut self.socket) {
                 self.fail(id, &error, common);

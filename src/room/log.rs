@@ -1,10 +1,12 @@
-//! The log of a room: bytes that all members share, the ends of the messages in them, and how many cursors stand at each.
-//! A cursor is a message's number, so it cannot stand inside one. Pure.
+//! The log of a room: the bytes that its members share, once for each format that somebody there reads; where the messages in
+//! them end; and how many cursors stand at each. A cursor is a message's number, the same in every format, so it cannot stand
+//! inside one. Pure.
 
 use super::Seat;
 use crate::buffer::Queue;
+use crate::wire::Format;
 use std::collections::VecDeque;
-use std::ops::AddAssign as _;
+use std::ops::{AddAssign as _, Range};
 
 /// An emptied log that grew beyond this gives its memory back: 256 KiB, a quarter of the default bound of a room.
 const KEPT_BYTES: usize = 256 * 1024;
@@ -12,10 +14,12 @@ const KEPT_BYTES: usize = 256 * 1024;
 /// At most so much is gathered for one write to a member that has to be spared its own messages: 64 KiB.
 const GATHERED_BYTES: usize = 64 * 1024;
 
+const FORMATS: usize = Format::ALL.len();
+
 #[derive(Debug)]
 struct Entry {
-    /// Where it ends, counted from the beginning of the log's life.
-    end: u64,
+    /// Where it ends in each format, counted from the beginning of the log's life.
+    ends: [u64; FORMATS],
     /// Messages (not notices) before it, counted likewise.
     messages_before: u64,
     author: Seat,
@@ -27,6 +31,8 @@ struct Entry {
 /// Where a member stands. Meaningful together with its room's log only.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Place {
+    /// What it reads.
+    format: Format,
     /// The number of the next entry to read.
     cursor: u64,
     /// The number that was next when it came: older entries are not its own, whoever had its seat then.
@@ -39,13 +45,28 @@ pub(super) struct Place {
     own_dropped: u64,
 }
 
-/// Invariants: `start` + bytes held = the last entry's end; the cursors of all entries and `at_end` together are the members,
-/// those that have fallen out at the oldest entry; entry `first + i` is `entries[i]`.
+impl Place {
+    /// A place for somebody who reads `format`, in no log yet.
+    pub(super) fn new(format: Format) -> Place {
+        Place { format, ..Place::default() }
+    }
+
+    /// What it reads.
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+}
+
+/// Invariants, for each format that has readers: `starts` + bytes held = the last entry's end; entries before the first that
+/// was encoded end at or before `starts`, and no reader's cursor stands at one of those. The cursors of all entries and `at_end`
+/// together are the members, those that have fallen out at the oldest entry; entry `first + i` is `entries[i]`.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    bytes: Queue,
-    /// Where `bytes` begins, counted from the beginning of the log's life.
-    start: u64,
+    bytes: [Queue; FORMATS],
+    /// Where `bytes` begin, counted from the beginning of the log's life.
+    starts: [u64; FORMATS],
+    /// Members that read each format. What nobody reads is not encoded.
+    readers: [u32; FORMATS],
     entries: VecDeque<Entry>,
     /// The number of the oldest entry kept.
     first: u64,
@@ -56,28 +77,33 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// What a message of `len` bytes takes.
-    pub(super) fn cost(len: usize) -> usize {
-        len + size_of::<Entry>()
+    /// What a message of `len` bytes takes, in every format that is read.
+    pub(super) fn cost(&self, len: usize) -> usize {
+        self.read_formats().map(|format| format.len(len)).sum::<usize>() + size_of::<Entry>()
     }
 
     /// What is taken, book-keeping included.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes.len() + self.entries.len() * size_of::<Entry>()
+        self.bytes.iter().map(Queue::len).sum::<usize>() + self.entries.len() * size_of::<Entry>()
+    }
+
+    fn read_formats(&self) -> impl Iterator<Item = Format> + use<> {
+        let readers = self.readers;
+        Format::ALL.into_iter().filter(move |format| readers[*format as usize] > 0)
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Where it ends, counted in bytes from the beginning of its life.
-    fn end(&self) -> u64 {
-        self.start + self.bytes.len() as u64
+    /// Where it ends in a format, counted in bytes from the beginning of its life.
+    fn end(&self, format: Format) -> u64 {
+        self.starts[format as usize] + self.bytes[format as usize].len() as u64
     }
 
     /// What was ever put into it, book-keeping included: the measure of `bytes`, of which small messages are the smaller part.
     pub(super) fn grown(&self) -> u64 {
-        self.end() + self.next_number() * size_of::<Entry>() as u64
+        Format::ALL.map(|format| self.end(format)).iter().sum::<u64>() + self.next_number() * size_of::<Entry>() as u64
     }
 
     fn next_number(&self) -> u64 {
@@ -88,19 +114,31 @@ impl Log {
         self.entries.get((number - self.first) as usize).map_or(self.messages, |entry| entry.messages_before)
     }
 
-    /// Where the entry of that number begins in `bytes`; the end, for the number to come.
-    fn offset(&self, number: u64) -> usize {
+    /// Where the entry of that number begins in the bytes of a format; the end, for the number to come.
+    fn offset(&self, number: u64, format: Format) -> usize {
         let before = number.checked_sub(self.first + 1).and_then(|index| self.entries.get(index as usize));
-        before.map_or(0, |entry| (entry.end - self.start) as usize)
+        before.map_or(0, |entry| entry.ends[format as usize].saturating_sub(self.starts[format as usize]) as usize)
+    }
+
+    fn range(&self, number: u64, format: Format) -> Range<usize> {
+        self.offset(number, format)..self.offset(number + 1, format)
+    }
+
+    /// The entry of that number, encoded.
+    fn encoded(&self, number: u64, format: Format) -> &[u8] {
+        &self.bytes[format as usize].as_slice()[self.range(number, format)]
     }
 
     // Growing and shrinking.
 
-    pub(super) fn append(&mut self, bytes: &[u8], is_message: bool, author: Seat) {
-        self.bytes.push(bytes);
+    /// Adds a text, once for each format that is read.
+    pub(super) fn append(&mut self, text: &[u8], is_message: bool, author: Seat) {
+        for format in self.read_formats() {
+            format.push(text, &mut self.bytes[format as usize]);
+        }
         let cursors = std::mem::take(&mut self.at_end);
-        let (end, messages_before) = (self.end(), self.messages);
-        self.entries.push_back(Entry { end, messages_before, author, is_message, cursors });
+        let (ends, messages_before) = (Format::ALL.map(|format| self.end(format)), self.messages);
+        self.entries.push_back(Entry { ends, messages_before, author, is_message, cursors });
         self.messages += u64::from(is_message);
     }
 
@@ -109,11 +147,13 @@ impl Log {
     pub(super) fn drop_oldest(&mut self) -> Option<Seat> {
         let entry = self.entries.pop_front()?;
         self.entries.front_mut().map_or(&mut self.at_end, |next| &mut next.cursors).add_assign(entry.cursors);
-        self.bytes.consume((entry.end - self.start) as usize);
-        self.start = entry.end;
+        for ((bytes, start), end) in self.bytes.iter_mut().zip(&mut self.starts).zip(entry.ends) {
+            bytes.consume(end.saturating_sub(*start) as usize);
+            *start = end.max(*start);
+        }
         self.first += 1;
-        if self.entries.is_empty() && self.bytes.capacity() > KEPT_BYTES {
-            (self.bytes, self.entries) = (Queue::default(), VecDeque::new());
+        if self.entries.is_empty() && self.bytes.iter().map(Queue::capacity).sum::<usize>() > KEPT_BYTES {
+            (self.bytes, self.entries) = Default::default();
         }
         entry.is_message.then_some(entry.author)
     }
@@ -130,8 +170,10 @@ impl Log {
 
     // Cursors.
 
-    /// Where somebody stands who comes now: `history` messages back, or as far as they are kept.
-    pub(super) fn stand(&mut self, place: &mut Place, history: usize) {
+    /// Where somebody stands who comes now: `history` messages back, or as far as they are kept. For the first who reads a
+    /// format that is encoded here, as far as there is room for that: `most_bytes` are what the log may hold.
+    pub(super) fn stand(&mut self, place: &mut Place, history: usize, most_bytes: usize) {
+        let format = place.format;
         let wanted = self.messages.saturating_sub(history as u64).max(self.messages_before(self.first));
         // Of those that have the same number of messages before them, the message is the last.
         let index = if wanted < self.messages {
@@ -139,8 +181,13 @@ impl Log {
         } else {
             self.entries.len()
         };
-        let cursor = self.first + index as u64;
+        let mut cursor = self.first + index as u64;
+        if self.readers[format as usize] == 0 {
+            cursor = self.encode(cursor, format, most_bytes.saturating_sub(self.bytes()));
+        }
+        self.readers[format as usize] += 1;
         *place = Place {
+            format,
             came: self.next_number(),
             messages_before: self.messages_before(cursor),
             cursor,
@@ -149,8 +196,42 @@ impl Log {
         *self.standing_at(cursor) += 1;
     }
 
-    /// Somebody goes.
-    pub(super) fn go(&mut self, place: &Place) {
+    /// Encodes what is kept from the entry `from` on in a format that nobody has read; later ones only, if all of them do not
+    /// fit into `room` bytes. Returns the number of the first.
+    fn encode(&mut self, from: u64, format: Format, room: usize) -> u64 {
+        // Somebody else reads another format, or there is nothing.
+        let Some(other) = self.read_formats().next() else { return self.next_number() };
+        let (mut first, mut needed) = (self.next_number(), 0);
+        while first > from {
+            needed += format.len(other.text(self.encoded(first - 1, other)).len());
+            if needed > room {
+                break;
+            }
+            first -= 1;
+        }
+        let mut bytes = std::mem::take(&mut self.bytes[format as usize]);
+        let start = self.starts[format as usize];
+        for number in first..self.next_number() {
+            format.push(other.text(self.encoded(number, other)), &mut bytes);
+            self.entries[(number - self.first) as usize].ends[format as usize] = start + bytes.len() as u64;
+        }
+        self.bytes[format as usize] = bytes;
+        first
+    }
+
+    /// Somebody goes for good. What nobody else reads is forgotten.
+    pub(super) fn leave(&mut self, place: &Place) {
+        self.go(place);
+        let format = place.format;
+        self.readers[format as usize] -= 1;
+        if self.readers[format as usize] == 0 {
+            self.starts[format as usize] = self.end(format);
+            self.bytes[format as usize] = Queue::default();
+        }
+    }
+
+    /// Somebody does not stand there any more.
+    fn go(&mut self, place: &Place) {
         *self.standing_at(place.cursor.max(self.first)) -= 1;
     }
 
@@ -211,11 +292,11 @@ impl Log {
     /// What it has not read: one slice of the log, or, where its own messages lie between, gathered.
     pub(super) fn unread<'a>(&'a self, place: &Place, seat: Seat, gathered: &'a mut Vec<u8>) -> &'a [u8] {
         if !self.has_own(place) {
-            return &self.bytes.as_slice()[self.offset(place.cursor)..];
+            return &self.bytes[place.format as usize].as_slice()[self.offset(place.cursor, place.format)..];
         }
         gathered.clear();
         for number in place.cursor..self.next_number() {
-            let bytes = &self.bytes.as_slice()[self.offset(number)..self.offset(number + 1)];
+            let bytes = self.encoded(number, place.format);
             if !self.is_own(place, seat, number) {
                 if !gathered.is_empty() && gathered.len() + bytes.len() > GATHERED_BYTES {
                     break;
@@ -243,11 +324,11 @@ impl Log {
     ) {
         let mut number = place.cursor;
         while number < self.next_number() {
-            let range = self.offset(number)..self.offset(number + 1);
+            let range = self.range(number, place.format);
             if !self.is_own(place, seat, number) {
                 if count < range.len() {
                     if !all {
-                        rest(&self.bytes.as_slice()[range.start + count..range.end]);
+                        rest(&self.bytes[place.format as usize].as_slice()[range.start + count..range.end]);
                         number += 1;
                     }
                     break;

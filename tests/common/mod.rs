@@ -18,20 +18,25 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The program with these arguments, and nothing of the tester's environment that would change its log.
 pub(crate) fn oneloop(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_oneloop"));
-    command.args(args).args(chat_off(args)).env_remove("RUST_LOG").stdin(Stdio::null());
+    command.args(args).args(unasked_off(args)).env_remove("RUST_LOG").stdin(Stdio::null());
     command
 }
 
-/// Chat is on by default, on a port of which there is only one: where a test does not ask for it, it is off.
-fn chat_off(args: &[&str]) -> &'static [&'static str] {
-    if args.contains(&"--chat") { &[] } else { &["--chat", "off"] }
+/// Chat and web are on by default, each on a port of which there is only one: where a test does not ask for them, they are off.
+fn unasked_off<'a>(args: &[&str]) -> Vec<&'a str> {
+    let mut off = Vec::new();
+    let services: &[&str] = if cfg!(feature = "web") { &["--chat", "--web"] } else { &["--chat"] };
+    for service in services.iter().filter(|service| !args.contains(service)) {
+        off.extend([service, "off"]);
+    }
+    off
 }
 
 /// The program under a descriptor limit. The shell replaces itself, so the child is the program.
 pub(crate) fn oneloop_with_ulimit(ulimit: &str, args: &[&str]) -> Command {
     let mut command = Command::new("sh");
     command.arg("-c").arg(format!("ulimit {ulimit} && exec \"$0\" \"$@\"")).arg(env!("CARGO_BIN_EXE_oneloop"));
-    command.args(args).args(chat_off(args)).env_remove("RUST_LOG").stdin(Stdio::null());
+    command.args(args).args(unasked_off(args)).env_remove("RUST_LOG").stdin(Stdio::null());
     command
 }
 

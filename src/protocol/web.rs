@@ -1,0 +1,306 @@
+//! HTTP for people, monitors and browsers: two pages, how the server is, and the way into a WebSocket. The machine of the
+//! service `web`. Pure, but for what the process knows of itself, which it asks the function that it was given.
+
+mod socket;
+
+use super::chat::Person;
+use super::{Context, Protocol};
+use crate::close::Close;
+use crate::metrics::report::{Report, Vitals};
+use crate::time::Moment;
+use crate::wire::Format;
+use crate::wire::http::{Gate, Head, Method, Request, Response, Status, Upgrade, read_head, write_switch};
+use socket::{Role, Socket};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+
+/// A page, and what a browser lets it do: run its own script, look as its own style says, and talk to where it came from.
+struct Page {
+    html: &'static str,
+    policy: &'static str,
+}
+
+/// Puts the hashes of a page's one script and one style into its policy. A test knows whether they are right.
+macro_rules! page {
+    ($file:literal, $script:literal, $style:literal) => {
+        Page {
+            html: include_str!($file),
+            policy: concat!(
+                "default-src 'none'; script-src 'sha256-",
+                $script,
+                "'; style-src 'sha256-",
+                $style,
+                "'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; ",
+                "require-trusted-types-for 'script'"
+            ),
+        }
+    };
+}
+
+const CHAT: Page = page!("web/chat.html", "SCRIPT", "STYLE");
+const STATUS: Page = page!("web/status.html", "SCRIPT", "STYLE");
+
+/// What all connections of a listener share.
+#[derive(Debug)]
+pub struct Desk {
+    /// Who may come in.
+    pub gate: Gate,
+    /// What the process knows of itself.
+    pub vitals: fn() -> Vitals,
+}
+
+impl Desk {
+    /// The desk of a listener that is bound to `local`.
+    pub fn new(allow_origins: &[String], vitals: fn() -> Vitals, local: SocketAddr) -> Desk {
+        Desk {
+            gate: Gate { allowed: allow_origins.to_vec(), is_local: local.ip().to_canonical().is_loopback() },
+            vitals,
+        }
+    }
+
+    /// Makes the machines of its connections.
+    pub fn maker(self) -> Box<dyn Fn() -> Box<dyn Protocol>> {
+        let desk = Rc::new(self);
+        Box::new(move || Box::new(Web::new(desk.clone())))
+    }
+}
+
+/// A connection that begins in HTTP and may become a WebSocket.
+#[derive(Debug)]
+pub struct Web {
+    desk: Rc<Desk>,
+    state: State,
+}
+
+/// An idle WebSocket is its slot of 96 bytes and this: with what a room keeps for a member under 400.
+const _: () = assert!(size_of::<Web>() <= 120);
+
+#[derive(Debug)]
+enum State {
+    Http(Http),
+    Open(Socket),
+}
+
+#[derive(Debug, Default)]
+struct Http {
+    /// The head of a request has begun.
+    has_begun: bool,
+    /// Has sent its last answer.
+    said_last: bool,
+}
+
+/// What becomes of a connection that has been answered.
+enum Next {
+    /// Another request may follow.
+    Request,
+    /// That was the last answer.
+    Close(Close),
+    /// The handshake of a WebSocket is done.
+    Open(Role),
+}
+
+impl Web {
+    /// Somebody new at `desk`.
+    pub fn new(desk: Rc<Desk>) -> Web {
+        Web { desk, state: State::Http(Http::default()) }
+    }
+
+    /// Takes the request at the front of `bytes`. Returns how many of them that took: none, if it is not all there.
+    fn take(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> usize {
+        let (next, used) = match read_head(bytes, context.limits.max_head_bytes, context.limits.max_headers) {
+            Head::Unfinished => {
+                if let State::Http(http) = &mut self.state {
+                    http.has_begun = !bytes.is_empty();
+                }
+                return 0;
+            }
+            Head::Wrong(status) => (refuse(context, None, status, &[]), bytes.len()),
+            Head::Whole { request, used } => (self.answer(context, &request), used),
+        };
+        context.metrics.messages += 1;
+        *context.deadline = Some(context.now + context.limits.head_timeout);
+        self.state = match next {
+            Next::Open(role) => State::Open(Socket::open(role, context)),
+            Next::Request => State::Http(Http::default()),
+            Next::Close(close) => {
+                context.close(close);
+                State::Http(Http { has_begun: false, said_last: true })
+            }
+        };
+        used
+    }
+
+    fn answer(&self, context: &mut Context<'_>, request: &Request<'_>) -> Next {
+        if let Err(status) = self.desk.gate.judge(request) {
+            return refuse(context, Some(request), status, &[]);
+        }
+        let is_known = matches!(request.path, "/" | "/status" | "/healthz" | "/metrics" | "/chat" | "/echo");
+        match request.path {
+            _ if is_known && request.method == Method::Other => {
+                refuse(context, Some(request), Status::MethodNotAllowed, &[("Allow", "GET, HEAD")])
+            }
+            "/healthz" if context.standing.is_draining => {
+                reply(context, request, Status::Unavailable, TEXT, &[], b"draining\n")
+            }
+            "/healthz" => reply(context, request, Status::Ok, TEXT, &[], b"ok\n"),
+            "/metrics" => {
+                let report = self.report(context).to_string();
+                reply(context, request, Status::Ok, Report::CONTENT_TYPE, &[], report.as_bytes())
+            }
+            // Whoever comes now for anything else is one too many, or too late.
+            _ if context.standing.is_spare => {
+                refuse(context, Some(&Request { keep_alive: false, ..*request }), Status::Unavailable, &[]);
+                Next::Close(if context.standing.is_draining { Close::Shutdown } else { Close::Full })
+            }
+            "/" => page(context, request, &CHAT),
+            "/status" => page(context, request, &STATUS),
+            "/chat" => upgrade(context, request, || Role::Chat(Person::new(Format::Frame))),
+            "/echo" => upgrade(context, request, || Role::Echo),
+            _ => refuse(context, Some(request), Status::NotFound, &[]),
+        }
+    }
+
+    fn report<'a>(&self, context: &'a Context<'_>) -> Report<'a> {
+        let (rooms, metrics) = (&context.rooms, &*context.metrics);
+        Report {
+            metrics,
+            rooms: rooms.len(),
+            members: rooms.members(),
+            room_log_bytes: rooms.bytes(),
+            notices_dropped: rooms.notices_dropped(),
+            queued_bytes: metrics.queued_bytes + rooms.bytes(),
+            vitals: (self.desk.vitals)(),
+            uptime: context.now - Moment::START,
+        }
+    }
+}
+
+impl Protocol for Web {
+    fn opened(&mut self, context: &mut Context<'_>, _: SocketAddr) {
+        *context.deadline = Some(context.now + context.limits.head_timeout);
+    }
+
+    fn bytes(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> usize {
+        let mut consumed = 0;
+        while !context.is_full() {
+            if let State::Open(socket) = &mut self.state {
+                return consumed + socket.bytes(context, &bytes[consumed..]);
+            }
+            match self.take(context, &bytes[consumed..]) {
+                0 => break,
+                used => consumed += used,
+            }
+            if context.is_closing() {
+                return bytes.len();
+            }
+        }
+        consumed
+    }
+
+    fn ended(&mut self, _: &mut Context<'_>, _: &[u8]) {
+        match &mut self.state {
+            State::Http(http) => http.said_last = true, // half a request needs no answer
+            State::Open(socket) => socket.ended(),
+        }
+    }
+
+    fn expired(&mut self, context: &mut Context<'_>) {
+        match &mut self.state {
+            State::Http(http) => {
+                // A browser opens connections that it may need: one that was never used is closed without a word.
+                if http.has_begun {
+                    refuse(context, None, Status::RequestTimeout, &[]);
+                }
+                http.said_last = true;
+                context.close(Close::Idle);
+            }
+            State::Open(socket) => socket.expired(context),
+        }
+    }
+
+    fn closing(&mut self, context: &mut Context<'_>, close: Close) {
+        match &mut self.state {
+            State::Open(socket) => socket.closing(context, close),
+            State::Http(Http { said_last: false, has_begun }) => {
+                if *has_begun || matches!(close, Close::Full | Close::MemoryFull) {
+                    refuse(context, None, Status::Unavailable, &[]);
+                }
+            }
+            State::Http(_) => (),
+        }
+    }
+
+    fn outlasts(&self) -> bool {
+        matches!(self.state, State::Http(_))
+    }
+}
+
+/// An answer; after it another request may follow, if the client has said so.
+fn reply(
+    context: &mut Context<'_>,
+    request: &Request<'_>,
+    status: Status,
+    content_type: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Next {
+    let (close, head_only) = (!request.keep_alive, request.method == Method::Head);
+    Response { status, content_type, headers, body, close, head_only }.write(context.outbox);
+    if close { Next::Close(Close::Bye) } else { Next::Request }
+}
+
+/// An answer that says why not. Without a request that could be understood or may be served it is the last.
+fn refuse(context: &mut Context<'_>, request: Option<&Request<'_>>, status: Status, headers: &[(&str, &str)]) -> Next {
+    let limits = context.limits;
+    let body = match status {
+        Status::Forbidden => "this page may not come in: its origin is another (see --allow-origin)\n".to_string(),
+        Status::NotFound => "not here; there are /, /status, /healthz, /metrics, /chat and /echo\n".to_string(),
+        Status::MethodNotAllowed => "only GET and HEAD\n".to_string(),
+        Status::RequestTimeout => format!("no whole request within {:?}\n", limits.head_timeout),
+        Status::Misdirected => {
+            "this server listens on loopback and has no such name: use its address, or see --allow-origin\n".to_string()
+        }
+        Status::UpgradeRequired => "a WebSocket of version 13 lives here\n".to_string(),
+        Status::HeadTooLarge => {
+            format!("a head of more than {} bytes or {} lines\n", limits.max_head_bytes, limits.max_headers)
+        }
+        Status::Unavailable if context.standing.is_draining => "the server stops\n".to_string(),
+        Status::Unavailable => format!("full: {}\n", Close::Full.sentence(limits)),
+        Status::VersionNotSupported => "HTTP/1.1 only\n".to_string(),
+        _ => "not a request as RFC 9112 has it\n".to_string(),
+    };
+    if let Some(request) = request {
+        return reply(context, request, status, TEXT, headers, body.as_bytes());
+    }
+    let last = Response { status, content_type: TEXT, headers, body: body.as_bytes(), close: true, head_only: false };
+    last.write(context.outbox);
+    Next::Close(match status {
+        Status::HeadTooLarge => Close::TooLong,
+        Status::RequestTimeout => Close::Idle,
+        Status::Unavailable if context.standing.is_draining => Close::Shutdown,
+        Status::Unavailable => Close::Full,
+        _ => Close::Protocol,
+    })
+}
+
+fn page(context: &mut Context<'_>, request: &Request<'_>, page: &Page) -> Next {
+    let headers = [("Content-Security-Policy", page.policy), ("Referrer-Policy", "no-referrer")];
+    reply(context, request, Status::Ok, HTML, &headers, page.html.as_bytes())
+}
+
+fn upgrade(context: &mut Context<'_>, request: &Request<'_>, role: impl FnOnce() -> Role) -> Next {
+    match request.upgrade {
+        Upgrade::WebSocket { key } => {
+            write_switch(key, context.outbox);
+            Next::Open(role())
+        }
+        Upgrade::Malformed => refuse(context, None, Status::BadRequest, &[]),
+        Upgrade::None | Upgrade::WrongVersion => {
+            let headers = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")];
+            refuse(context, Some(request), Status::UpgradeRequired, &headers)
+        }
+    }
+}
