@@ -223,7 +223,7 @@ fn with_flags(command: Command) -> Command {
         flag("allow-origin", "ORIGIN")
             .help("Lets pages from elsewhere use web, such as https://chat.example.org; also a name for a loopback listener")
             .action(ArgAction::Append)
-            .value_parser(crate::wire::http::origin)
+            .value_parser(crate::wire::origin::origin)
             .help_heading("Web"),
         under("Web")("max-fragments", "N", limits.max_fragments.to_string(), "Frames that a WebSocket message may come in")
             .value_parser(number(1, 1_000_000_000)),

@@ -55,11 +55,11 @@
 //! | `buffer.rs` | a byte queue, the box of unfinished input and output, and its pool |
 //! | `slots.rs` | the slab: the key finds, the serial proves |
 //! | `timers.rs` | lazy deadline heap |
-//! | `metrics.rs` | plain counters, and their text |
-//! | `wire/` | codecs: `line.rs`; `text.rs`, what may be shown to others |
+//! | `metrics.rs` | plain counters; `metrics/report.rs`, their text for monitors |
+//! | `wire/` | codecs: `line.rs`, `websocket.rs`, `http.rs`; `text.rs`, what may be shown to others; `origin.rs`, whose page it is |
 //! | `room.rs` | rooms and who is in them; `room/log.rs`, the shared log of one |
 //! | `protocol.rs` | the contract of the machines |
-//! | `protocol/` | the machines: `echo.rs`, `chat.rs`, `datagram.rs`; `text.rs` and `heartbeat.rs`, what text services share |
+//! | `protocol/` | the machines: `echo.rs`, `chat.rs`, `datagram.rs`, `web.rs` with `web/socket.rs` and the pages; `text.rs` and `heartbeat.rs`, what they share |
 //! | `services.rs` | the registry: one line per service |
 //! | `net.rs` | the one seam to the world, as a trait |
 //! | `net/mio.rs` | the only file that names mio or the system's clock |

@@ -206,7 +206,7 @@ mod tests {
         }
         assert_eq!(histogram.cumulated().last(), Some((None, histogram.count())));
         assert_eq!(histogram.count(), spans.len() as u64);
-        assert_eq!(histogram.sum_micros(), spans.iter().sum());
+        assert_eq!(histogram.sum_micros(), spans.iter().sum::<u64>());
     }
 
     #[test]

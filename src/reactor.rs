@@ -56,8 +56,6 @@ struct Common<N> {
     scratch: Vec<u8>,
     /// What a machine has just asked for; empty between calls.
     effects: Vec<Effect>,
-    /// The names of the services, by the number that slots hold.
-    services: Vec<&'static str>,
     /// The moment of this turn.
     now: Moment,
     /// For REAP.
@@ -70,6 +68,11 @@ struct Common<N> {
 impl<N> Common<N> {
     fn standing(&self, is_spare: bool) -> Standing {
         Standing { is_draining: self.stop >= Stop::Draining, is_spare: is_spare || self.stop >= Stop::Stopping }
+    }
+
+    /// What the service is called whose number slots hold.
+    fn name_of(&self, service: u8) -> &'static str {
+        self.metrics.services[service as usize].name
     }
 
     /// Whether the memory budget is used up.
@@ -172,7 +175,6 @@ impl<N: Net> Reactor<N> {
                 letters: Vec::new(),
                 scratch: vec![0; limits.read_budget_bytes.max(limits.max_datagram_bytes + 1)],
                 effects: Vec::new(),
-                services: Vec::new(),
                 now,
                 doomed: Vec::new(),
                 stop_asked: false,
@@ -597,11 +599,11 @@ impl<N: Net> Reactor<N> {
     }
 
     fn service(&mut self, name: &'static str) -> u8 {
-        let known = self.common.services.iter().position(|service| *service == name);
+        let services = &mut self.common.metrics.services;
+        let known = services.iter().position(|service| service.name == name);
         let index = known.unwrap_or_else(|| {
-            self.common.services.push(name);
-            self.common.metrics.services.push(ServiceCount::new(name));
-            self.common.services.len() - 1
+            services.push(ServiceCount::new(name));
+            services.len() - 1
         });
         u8::try_from(index).expect("a program with more than 256 services is a mistake")
     }

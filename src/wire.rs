@@ -3,6 +3,7 @@
 #[cfg(feature = "web")]
 pub mod http;
 pub mod line;
+pub mod origin;
 pub mod text;
 pub mod websocket;
 

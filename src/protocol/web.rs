@@ -9,7 +9,8 @@ use crate::close::Close;
 use crate::metrics::report::{Report, Vitals};
 use crate::time::Moment;
 use crate::wire::Format;
-use crate::wire::http::{Gate, Head, Method, Request, Response, Status, Upgrade, read_head, write_switch};
+use crate::wire::http::{Head, Method, Request, Response, Status, Upgrade, read_head, write_switch};
+use crate::wire::origin::{Denied, Gate};
 use socket::{Role, Socket};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -134,8 +135,10 @@ impl Web {
     }
 
     fn answer(&self, context: &mut Context<'_>, request: &Request<'_>) -> Next {
-        if let Err(status) = self.desk.gate.judge(request) {
-            return refuse(context, Some(request), status, &[]);
+        match self.desk.gate.judge(request.host, request.origin) {
+            Ok(()) => (),
+            Err(Denied::ForeignOrigin) => return refuse(context, Some(request), Status::Forbidden, &[]),
+            Err(Denied::ForeignHost) => return refuse(context, Some(request), Status::Misdirected, &[]),
         }
         let is_known = matches!(request.path, "/" | "/status" | "/healthz" | "/metrics" | "/chat" | "/echo");
         match request.path {

@@ -88,14 +88,14 @@ impl<N: Net> Listener<N> {
                 common.metrics.accept_passing += 1;
                 log::debug!(
                     "{}: a connection was gone before it was accepted: {error}",
-                    common.services[self.service as usize]
+                    common.name_of(self.service)
                 );
             }
             // Whoever waits makes no new edge: `readable` stays, and the deadline asks again.
             Err(AcceptError::Exhausted(error)) => {
                 common.metrics.accept_exhausted += 1;
                 self.retry_at = Some(common.now + common.limits.accept_retry);
-                let (open, name) = (common.metrics.open, common.services[self.service as usize]);
+                let (open, name) = (common.metrics.open, common.name_of(self.service));
                 let retry = common.limits.accept_retry;
                 common.notices.say(
                     common.now,
@@ -133,7 +133,7 @@ impl<N: Net> Datagram<N> {
                 }
                 Err(error) => {
                     common.metrics.datagrams_failed += 1;
-                    log::debug!("{} {id}: receive: {error}", common.services[self.service as usize]);
+                    log::debug!("{} {id}: receive: {error}", common.name_of(self.service));
                 }
             }
         }
@@ -155,7 +155,7 @@ impl<N: Net> Datagram<N> {
         }
         log::trace!(
             "{} {id} received from {from}: \"{}\"",
-            common.services[self.service as usize],
+            common.name_of(self.service),
             bytes.escape_ascii()
         );
         self.tell(id, common, |machine, context| machine.datagram(context, bytes, from));
@@ -167,7 +167,7 @@ impl<N: Net> Datagram<N> {
             // A reply that would block is dropped: whoever sends datagrams can lose one.
             Err(error) => {
                 common.metrics.datagrams_unsent += 1;
-                log::debug!("{} {id}: send to {from}: {error}", common.services[self.service as usize]);
+                log::debug!("{} {id}: send to {from}: {error}", common.name_of(self.service));
             }
         }
         self.reply.clear();

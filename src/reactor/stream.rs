@@ -238,7 +238,7 @@ impl<S> Stream<S> {
 
     /// Tells the machine that it is there.
     pub(crate) fn open<N: Net<Stream = S>>(&mut self, id: Id, peer: SocketAddr, common: &mut Common<N>) {
-        log::debug!("{} {id} opened from {peer}", common.services[self.service as usize]);
+        log::debug!("{} {id} opened from {peer}", common.name_of(self.service));
         if self.admission == Admission::Refused {
             self.begin_close(id, Close::Full, common);
         } else {
@@ -393,7 +393,7 @@ impl<S> Stream<S> {
                     Level::Info,
                     format_args!(
                         "{} {id} stalled: took none of {owed} bytes for {wait:?}",
-                        common.services[self.service as usize]
+                        common.name_of(self.service)
                     ),
                 );
                 // Where it was not to take more than the last words, the reason for those stays.
@@ -458,7 +458,7 @@ impl<S> Stream<S> {
         }
         if log::log_enabled!(Level::Trace) {
             for line in input[..consumed].split_inclusive(|byte| *byte == b'\n') {
-                log::trace!("{} {id} received \"{}\"", common.services[self.service as usize], line.escape_ascii());
+                log::trace!("{} {id} received \"{}\"", common.name_of(self.service), line.escape_ascii());
             }
         }
         consumed
@@ -520,7 +520,7 @@ impl<S> Stream<S> {
         };
         if let Some(kind) = kind {
             let text = close.sentence(&common.limits);
-            let service = common.services[self.service as usize];
+            let service = common.name_of(self.service);
             common.notices.say(common.now, kind, Level::Info, format_args!("{service} {id} closed, {close}: {text}"));
         }
         self.tell(id, common, |machine, context| machine.closing(context, close));
@@ -528,7 +528,7 @@ impl<S> Stream<S> {
 
     /// The system said that this connection is over.
     fn fail<N: Net<Stream = S>>(&mut self, id: Id, error: &io::Error, common: &mut Common<N>) {
-        log::debug!("{} {id}: {error}", common.services[self.service as usize]);
+        log::debug!("{} {id}: {error}", common.name_of(self.service));
         self.die(id, self.reason_or(Close::Error), common);
     }
 
@@ -673,7 +673,7 @@ impl<S> Stream<S> {
         }
         if let Some(story) = self.story {
             let (peer, lasted) = (story.peer, common.now - story.opened);
-            let service = common.services[self.service as usize];
+            let service = common.name_of(self.service);
             log::debug!(
                 "{service} {id} closed, {close}: {peer}, {} bytes in, {} out, {lasted:?}",
                 story.bytes_in,
