@@ -111,6 +111,9 @@ pub struct Context<'a> {
     /// When the machine wants to be told [`Protocol::expired`], or `None` for never. While the peer is not read, the
     /// deadline is not judged.
     pub deadline: &'a mut Option<Moment>,
+    /// The machine is at something long, which it does in pieces: each time [`Protocol::expired`] is told, a piece. While it is, its
+    /// peer is not read, what was left comes later, and its deadline goes on all the same.
+    pub busy: &'a mut bool,
     /// The bounds in force.
     pub limits: &'a Limits,
     /// The counters, to add to.
@@ -130,9 +133,12 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Whether a machine should leave further input for later: the peer is owed much, or its room has to catch up first.
+    /// Whether a machine should leave further input for later: it is busy, the peer is owed much, or its room has to catch up
+    /// first.
     pub fn is_full(&mut self) -> bool {
-        self.outbox.len() >= self.high_bytes || self.seat.is_some_and(|seat| self.rooms.must_wait(seat, self.limits))
+        *self.busy
+            || self.outbox.len() >= self.high_bytes
+            || self.seat.is_some_and(|seat| self.rooms.must_wait(seat, self.limits))
     }
 
     /// Whether this machine has just asked for its connection to end: then it is done.

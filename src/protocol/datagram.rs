@@ -131,6 +131,7 @@ mod tests {
                 outbox: &mut outbox,
                 message: &mut Queue::default(),
                 deadline: &mut None,
+                busy: &mut false,
                 limits: &limits,
                 metrics: &mut self.metrics,
                 rooms: &mut Rooms::default(),

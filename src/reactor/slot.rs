@@ -86,10 +86,7 @@ impl<N: Net> Listener<N> {
             Err(AcceptError::Empty) => self.head.ready.readable = false,
             Err(AcceptError::Passing(error)) => {
                 common.metrics.accept_passing += 1;
-                log::debug!(
-                    "{}: a connection was gone before it was accepted: {error}",
-                    common.name_of(self.service)
-                );
+                log::debug!("{}: a connection was gone before it was accepted: {error}", common.name_of(self.service));
             }
             // Whoever waits makes no new edge: `readable` stays, and the deadline asks again.
             Err(AcceptError::Exhausted(error)) => {
@@ -153,11 +150,7 @@ impl<N: Net> Datagram<N> {
             );
             return;
         }
-        log::trace!(
-            "{} {id} received from {from}: \"{}\"",
-            common.name_of(self.service),
-            bytes.escape_ascii()
-        );
+        log::trace!("{} {id} received from {from}: \"{}\"", common.name_of(self.service), bytes.escape_ascii());
         self.tell(id, common, |machine, context| machine.datagram(context, bytes, from));
         if self.reply.is_empty() {
             return;
@@ -197,6 +190,7 @@ impl<N: Net> Datagram<N> {
             outbox: &mut self.reply,
             message: &mut Queue::default(),
             deadline: &mut self.deadline,
+            busy: &mut false,
             limits: &common.limits,
             metrics: &mut common.metrics,
             rooms: &mut common.rooms,

@@ -74,6 +74,8 @@ pub(crate) struct Stream<S> {
     paused: bool,
     /// Was slower than us at least once, so that much may lie in the kernel when the outbox is empty.
     pressed: bool,
+    /// Its machine is at something long.
+    busy: bool,
     machine: Box<dyn Protocol>,
     /// `None` while nothing is unfinished.
     buffers: Option<Box<Buffers>>,
@@ -107,6 +109,7 @@ impl<S> Stream<S> {
             ended: false,
             paused: false,
             pressed: false,
+            busy: false,
             machine,
             buffers: None,
             story: log::log_enabled!(Level::Debug).then(|| Box::new(story)),
@@ -142,7 +145,7 @@ impl<S> Stream<S> {
 
     /// Whether the machine should have what it left for lack of room.
     fn may_feed<N: Net<Stream = S>>(&self, common: &mut Common<N>) -> bool {
-        self.holds_input() && !self.is_choked(common) && !self.must_wait(common)
+        self.holds_input() && !self.busy && !self.is_choked(common) && !self.must_wait(common)
     }
 
     /// Whether a stop has come so far that it ends.
@@ -167,6 +170,7 @@ impl<S> Stream<S> {
                 !self.ended
                     && !self.is_stopped(common)
                     && !self.holds_input()
+                    && !self.busy
                     && !self.is_choked(common)
                     && !memory_waits
             }
@@ -214,7 +218,8 @@ impl<S> Stream<S> {
         };
         // Nor is a peer idle that can be read: it has not been heard out yet. Members of a room may just listen.
         let idle = || {
-            let timeout = limits.idle_timeout.filter(|_| !self.head.ready.readable && self.seat.is_none())?;
+            let timeout =
+                limits.idle_timeout.filter(|_| !self.head.ready.readable && self.seat.is_none() && !self.busy)?;
             Some((self.heard + timeout, Verdict::Idle))
         };
         let expired = || self.deadline.map(|at| (at, Verdict::Expired));
@@ -482,6 +487,7 @@ impl<S> Stream<S> {
             outbox: &mut buffers.outbox,
             message: &mut buffers.message,
             deadline: &mut self.deadline,
+            busy: &mut self.busy,
             limits: &common.limits,
             metrics: &mut common.metrics,
             rooms: &mut common.rooms,
@@ -586,11 +592,16 @@ impl<S> Stream<S> {
             }
         }
         let may_read = self.may_read(common);
-        if self.phase == Phase::Open && self.paused == may_read {
+        // Who is not read because the machine is busy has its time going on; it is the machine's own deadline that must.
+        let is_paused = !may_read && !self.busy;
+        if self.phase == Phase::Open && self.paused != is_paused {
             self.catch_up(common.now);
             self.heard = common.now;
         }
-        self.paused = !may_read;
+        if self.busy {
+            self.heard = common.now;
+        }
+        self.paused = is_paused;
         if let Some(seat) = self.seat
             && (self.holds_input() || self.ended)
             && self.must_wait(common)
@@ -617,7 +628,7 @@ impl<S> Stream<S> {
     fn advance<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) {
         self.update_choked(id, common);
         if self.phase == Phase::Open && !self.holds_input() {
-            if self.ended && !self.must_wait(common) {
+            if self.ended && !self.busy && !self.must_wait(common) {
                 let rest = self.buffers.as_mut().map(|buffers| std::mem::take(&mut buffers.inbox)).unwrap_or_default();
                 self.tell(id, common, |machine, context| machine.ended(context, rest.as_slice()));
                 self.begin_close(id, Close::Bye, common);
