@@ -627,25 +627,14 @@ impl<N: Net> Reactor<N> {
         }
         self.stop_at = None;
         log::info!("stopping: {} connections to finish, at most {:?}", metrics.open, limits.drain);
-        self.close_doors(false);
-        let streams = self.ids(|slot| matches!(slot, Slot::Stream(_)));
-        for id in &streams {
-            if let Some(Slot::Stream(stream)) = self.slots.get_mut(*id) {
-                stream.head.ready.readable = true; // it may have been accepted just now, before any edge
-                stream.work(*id, &mut self.common);
-            }
-            self.settle(*id); // books what it is owed now, so that all of them together stay within the memory budget
-        }
-        self.deliver();
-        self.common.stop = Stop::Stopping;
-        self.drain_until = Some(self.common.now + self.common.limits.drain);
-        for id in streams {
-            self.settle(id);
-        }
+        self.drain_until = Some(now + limits.drain);
+        self.advance_to(Stop::Stopping);
     }
 
-    /// Stops listening, but first lets in whoever waits. Monitors are for last.
-    fn close_doors(&mut self, and_monitors: bool) {
+    /// Goes on to a stage of the stop: closes the listeners that do not outlast it, but lets in first whoever waits there, and hears
+    /// everybody out once more.
+    fn advance_to(&mut self, stage: Stop) {
+        let and_monitors = stage == Stop::Ending;
         let doors: Vec<Id> = self.ids(|slot| match slot {
             Slot::Listener(listener) => and_monitors || !listener.is_monitor,
             Slot::Datagram(_) => true,
@@ -664,6 +653,19 @@ impl<N: Net> Reactor<N> {
             }
             self.common.doomed.push(id);
         }
+        let streams = self.ids(|slot| matches!(slot, Slot::Stream(_)));
+        for id in &streams {
+            if let Some(Slot::Stream(stream)) = self.slots.get_mut(*id) {
+                stream.head.ready.readable = true; // it may have been accepted just now, before any edge
+                stream.work(*id, &mut self.common);
+            }
+            self.settle(*id); // books what it is owed now, so that all of them together stay within the memory budget
+        }
+        self.deliver();
+        self.common.stop = stage;
+        for id in streams {
+            self.settle(id);
+        }
     }
 
     /// Once all others have gone: ends those who ask how the server is, too.
@@ -673,11 +675,7 @@ impl<N: Net> Reactor<N> {
         {
             return;
         }
-        self.close_doors(true);
-        self.common.stop = Stop::Ending;
-        for id in self.ids(|slot| matches!(slot, Slot::Stream(_))) {
-            self.settle(id);
-        }
+        self.advance_to(Stop::Ending);
         self.reap();
     }
 

@@ -78,7 +78,7 @@ impl Report<'_> {
         counter(
             f,
             "oneloop_messages_received_total",
-            "Lines that services took note of; reads, where there are no lines.",
+            "Lines, WebSocket messages and HTTP requests that were taken note of; reads, where there are none of these.",
         )?
         .is(metrics.messages)?;
         counter(f, "oneloop_messages_published_total", "Messages said in rooms.")?.is(metrics.published)?;
@@ -393,7 +393,7 @@ oneloop_sent_bytes_total 16
 # HELP oneloop_deadlines_expired_total Deadlines of services that came due, heartbeats among them.
 # TYPE oneloop_deadlines_expired_total counter
 oneloop_deadlines_expired_total 23
-# HELP oneloop_messages_received_total Lines that services took note of; reads, where there are no lines.
+# HELP oneloop_messages_received_total Lines, WebSocket messages and HTTP requests that were taken note of; reads, where there are none of these.
 # TYPE oneloop_messages_received_total counter
 oneloop_messages_received_total 17
 # HELP oneloop_messages_published_total Messages said in rooms.

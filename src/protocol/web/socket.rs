@@ -243,8 +243,14 @@ impl Socket {
             Close::Error => 1011,
             Close::Idle | Close::Heartbeat | Close::Stalled | Close::Slow => 1008,
         };
-        let sentence = close.sentence(context.limits).to_string();
-        self.say_close(context, code, format_args!("{close}: {sentence}"));
+        let limits = context.limits;
+        match close {
+            Close::TooLong => {
+                let most = limits.max_line_bytes;
+                self.say_close(context, code, format_args!("{close}: message longer than {most} bytes"));
+            }
+            _ => self.say_close(context, code, format_args!("{close}: {}", close.sentence(limits))),
+        }
     }
 
     /// The last frame, once.
