@@ -57,8 +57,8 @@ impl Place {
     }
 }
 
-/// Invariants, for each format that has readers: `starts` + bytes held = the last entry's end; entries before the first that
-/// was encoded end at or before `starts`, and no reader's cursor stands at one of those. The cursors of all entries and `at_end`
+/// Invariants, for each format that has readers: `starts` + bytes held = the last entry's end; entries before `encoded_from`
+/// end at or before `starts`, and no reader's cursor stands at one of those. The cursors of all entries and `at_end`
 /// together are the members, those that have fallen out at the oldest entry; entry `first + i` is `entries[i]`.
 #[derive(Debug, Default)]
 pub(super) struct Log {
@@ -67,6 +67,8 @@ pub(super) struct Log {
     starts: [u64; FORMATS],
     /// Members that read each format. What nobody reads is not encoded.
     readers: [u32; FORMATS],
+    /// The number of the first entry that was encoded in each format that is read.
+    encoded_from: [u64; FORMATS],
     entries: VecDeque<Entry>,
     /// The number of the oldest entry kept.
     first: u64,
@@ -184,7 +186,9 @@ impl Log {
         let mut cursor = self.first + index as u64;
         if self.readers[format as usize] == 0 {
             cursor = self.encode(cursor, format, most_bytes.saturating_sub(self.bytes()));
+            self.encoded_from[format as usize] = cursor;
         }
+        cursor = cursor.max(self.encoded_from[format as usize]);
         self.readers[format as usize] += 1;
         *place = Place {
             format,
@@ -201,6 +205,7 @@ impl Log {
     fn encode(&mut self, from: u64, format: Format, room: usize) -> u64 {
         // Somebody else reads another format, or there is nothing.
         let Some(other) = self.read_formats().next() else { return self.next_number() };
+        let from = from.max(self.encoded_from[other as usize]);
         let (mut first, mut needed) = (self.next_number(), 0);
         while first > from {
             needed += format.len(other.text(self.encoded(first - 1, other)).len());
