@@ -1,24 +1,33 @@
 //! What the program costs, measured on the built binary from outside: system calls, wake-ups, memory, processor time.
 //! `cargo bench` measures all of it, `cargo bench --bench cost -- NAME` one part; it exits 1 if a promise is not kept.
 //!
-//! All traffic is on loopback and bounded. `calls` needs `strace`.
+//! All traffic is on loopback and bounded. `calls` needs `strace`, `instructions` needs `valgrind`.
 
 mod server;
 
-use server::{Outcome, Part, Server, Trace, asked, figure, measure, progress};
+use server::{Counted, Outcome, Part, Server, Trace, asked, compare, figure, frame, measure, progress};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-const PARTS: [(&str, Part); 5] = [("calls", calls), ("cpu", cpu), ("udp", udp), ("memory", memory), ("idle", idle)];
+const PARTS: [(&str, Part); 8] = [
+    ("calls", calls),
+    ("cpu", cpu),
+    ("websocket", websocket),
+    ("instructions", instructions),
+    ("udp", udp),
+    ("memory", memory),
+    ("websocket-memory", websocket_memory),
+    ("idle", idle),
+];
 
 fn main() -> Outcome<()> {
     measure(&asked(), &PARTS)
 }
 
 fn start() -> Outcome<Server> {
-    Server::start(&[], &["echo", "raw", "udp"], &[])
+    Server::start(&[], &["echo", "raw", "web", "udp"], &[])
 }
 
 /// A number of `/proc/PID/status`.
@@ -32,6 +41,71 @@ fn ping(stream: &mut TcpStream) -> Outcome<()> {
     let mut answer = [0; 12];
     stream.read_exact(&mut answer)?;
     Ok(())
+}
+
+/// Clients that say the same again and again, all at once.
+struct Load {
+    clients: Vec<TcpStream>,
+    /// What each says, in one segment.
+    said: Vec<u8>,
+    /// What comes back has so many bytes; their room.
+    answer: Vec<u8>,
+}
+
+impl Load {
+    /// `count` clients who say `message` `depth` times and wait for `depth` answers of `answer_len` bytes.
+    fn new(
+        count: usize,
+        message: &[u8],
+        answer_len: usize,
+        depth: usize,
+        client: impl FnMut() -> Outcome<TcpStream>,
+    ) -> Outcome<Load> {
+        let clients = std::iter::repeat_with(client).take(count).collect::<Outcome<_>>()?;
+        Ok(Load { clients, said: message.repeat(depth), answer: vec![0; answer_len * depth] })
+    }
+
+    /// Lines of `text`, echoed.
+    fn lines(server: &Server, count: usize, text: &[u8], depth: usize) -> Outcome<Load> {
+        let line = [text, b"\n"].concat();
+        Load::new(count, &line, "echo: ".len() + line.len(), depth, || server.connect("echo"))
+    }
+
+    /// The same in the frames of WebSockets.
+    fn frames(server: &Server, count: usize, text: &[u8], depth: usize) -> Outcome<Load> {
+        // Comes back unmasked: four bytes less.
+        let frame = frame(text);
+        Load::new(count, &frame, frame.len() - 4, depth, || open_websocket(server, "/echo"))
+    }
+
+    /// Everybody speaks, then everybody reads.
+    fn round(&mut self) -> Outcome<()> {
+        self.clients.iter_mut().try_for_each(|client| client.write_all(&self.said))?;
+        self.clients.iter_mut().try_for_each(|client| Ok(client.read_exact(&mut self.answer)?))
+    }
+}
+
+/// Reads until `mark` has come.
+fn read_to(stream: &mut TcpStream, mark: &[u8]) -> Outcome<()> {
+    let (mut got, mut buffer) = (Vec::new(), [0; 4096]);
+    while !got.windows(mark.len()).any(|bytes| bytes == mark) {
+        match stream.read(&mut buffer)? {
+            0 => return Err("the server closed a WebSocket".into()),
+            count => got.extend_from_slice(&buffer[..count]),
+        }
+    }
+    Ok(())
+}
+
+fn open_websocket(server: &Server, path: &str) -> Outcome<TcpStream> {
+    let mut stream = server.ask_for_websocket(path)?;
+    // Nothing behind the head's end is taken: a chat says more.
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    if head.starts_with(b"HTTP/1.1 101 ") { Ok(stream) } else { Err(String::from_utf8_lossy(&head).into()) }
 }
 
 /// System calls of the server while `load` runs, by name, from the first answer after attaching to the last.
@@ -49,7 +123,7 @@ fn traced(server: &Server, load: impl FnOnce() -> Outcome<()>) -> Outcome<BTreeM
     Ok(counts)
 }
 
-/// System calls per line: one client, then 64.
+/// System calls per line: one client, then 64; and for 16 frames at a time.
 fn calls() -> Outcome<bool> {
     const LINES: usize = 1000;
     const CLIENTS: usize = 64;
@@ -73,7 +147,20 @@ fn calls() -> Outcome<bool> {
         Ok(())
     })?;
     let waits = counts.get("epoll_wait").copied().unwrap_or(0);
-    Ok(figure(&format!("calls: {CLIENTS} clients, {lines} lines: {counts:?}"), waits < lines) && one)
+    let many = figure(&format!("calls: {CLIENTS} clients, {lines} lines: {counts:?}"), waits < lines);
+
+    const FRAMES: usize = 16;
+    let mut load = Load::frames(&server, CLIENTS, &[b'x'; 64], FRAMES)?;
+    load.round()?;
+    // One segment more than is counted, again.
+    let counts = traced(&server, || {
+        ping(&mut client)?;
+        (0..rounds).try_for_each(|_| load.round())
+    })?;
+    let all = rounds * CLIENTS;
+    let text = format!("calls: {CLIENTS} WebSockets, {all} times {FRAMES} frames: {counts:?}");
+    let is_kept = ["recvfrom", "sendto"].iter().all(|name| counts.get(*name) == Some(&all));
+    Ok(figure(&text, is_kept) && one && many)
 }
 
 /// Server processor time per message: 64 connections, 64 bytes, 1 and 16 in flight; by line and raw.
@@ -83,15 +170,11 @@ fn cpu() -> Outcome<bool> {
     for (service, answer_bytes) in [("raw", 64), ("echo", 70)] {
         for depth in [1, 16] {
             let server = start()?;
-            let mut clients = (0..CLIENTS).map(|_| server.connect(service)).collect::<Outcome<Vec<_>>>()?;
-            let message = [&[b'x'; 63][..], b"\n"].concat().repeat(depth);
-            let mut answer = vec![0; answer_bytes * depth];
+            let message = [&[b'x'; 63][..], b"\n"].concat();
+            let mut load = Load::new(CLIENTS, &message, answer_bytes, depth, || server.connect(service))?;
             let (before, started) = (server.cpu()?, Instant::now());
             let rounds = MESSAGES / CLIENTS / depth;
-            for _ in 0..rounds {
-                clients.iter_mut().try_for_each(|client| client.write_all(&message))?;
-                clients.iter_mut().try_for_each(|client| client.read_exact(&mut answer))?;
-            }
+            (0..rounds).try_for_each(|_| load.round())?;
             let (spent, took) = (server.cpu()? - before, started.elapsed());
             let messages = (rounds * CLIENTS * depth) as f64;
             let micros = spent.as_secs_f64() * 1e6 / messages;
@@ -100,6 +183,55 @@ fn cpu() -> Outcome<bool> {
                 messages / took.as_secs_f64()
             );
         }
+    }
+    Ok(true)
+}
+
+/// What the echo of a WebSocket costs more than that of a line, turn about: server processor time per message; 64 connections
+/// each, 64 bytes, 1 and 16 in flight.
+fn websocket() -> Outcome<bool> {
+    const CLIENTS: usize = 64;
+    const ROUNDS: usize = 150;
+    let text = [b'x'; 64];
+    let server = start()?;
+    let mut kept = true;
+    for (depth, most) in [(1, 1.10), (16, 2.0)] {
+        let mut loads = [Load::lines(&server, CLIENTS, &text, depth)?, Load::frames(&server, CLIENTS, &text, depth)?];
+        loads.iter_mut().try_for_each(Load::round)?;
+        let compared = compare(|which| {
+            let before = server.cpu()?;
+            (0..ROUNDS).try_for_each(|_| loads[which].round())?;
+            Ok(server.cpu()? - before)
+        })?;
+        let [line, frame] = compared.each.map(|spent| spent.as_secs_f64() * 1e6 / (ROUNDS * CLIENTS * depth) as f64);
+        let text = format!(
+            "websocket: {CLIENTS} connections, 64 B, {depth} in flight: {frame:.2} us of server CPU a message, {line:.2} by line: {:.2} times as much",
+            compared.ratio
+        );
+        kept &= figure(&text, compared.ratio <= most);
+    }
+    Ok(kept)
+}
+
+/// User-space instructions per message: by line and in frames, 1 connection, so that they are the same in every run; 64 bytes,
+/// 1 and 16 in flight.
+fn instructions() -> Outcome<bool> {
+    const ROUNDS: usize = 1000;
+    let text = [b'x'; 64];
+    for depth in [1, 16] {
+        let mut each = Vec::new();
+        for load in [Load::lines, Load::frames] {
+            let counted = Counted::start(&["echo", "web"])?;
+            let mut load = load(&counted.server, 1, &text, depth)?;
+            (0..10).try_for_each(|_| load.round())?; // what is only done once has been done
+            let all = counted.count(|| (0..ROUNDS).try_for_each(|_| load.round()))?;
+            each.push(all / (ROUNDS * depth) as f64);
+        }
+        let text = format!(
+            "instructions: {depth} in flight: {:.0} user-space instructions a line, {:.0} a frame",
+            each[0], each[1]
+        );
+        figure(&text, true);
     }
     Ok(true)
 }
@@ -149,6 +281,32 @@ fn memory() -> Outcome<bool> {
     let text =
         format!("memory: {before} KiB resident at the start, {each} bytes more for each of {CLIENTS} idle connections");
     Ok(figure(&text, each <= 200))
+}
+
+/// Resident memory for each of 10,000 WebSockets that have said something and are idle.
+fn websocket_memory() -> Outcome<bool> {
+    const CLIENTS: usize = 10_000;
+    let mut kept = true;
+    // What a chat answers to this goes to nobody else; and not everybody is told of everybody who comes.
+    for (path, text, told, most) in
+        [("/echo", &b"hello"[..], &b"hello"[..], 400), ("/chat", b"/leave", b"already", 500)]
+    {
+        let server = Server::start(&[], &["web"], &["--chat-rate", "10"])?;
+        let said = frame(text);
+        let open = || -> Outcome<TcpStream> {
+            let mut client = open_websocket(&server, path)?;
+            client.write_all(&said)?;
+            read_to(&mut client, told)?;
+            Ok(client)
+        };
+        drop(open()?);
+        let before = number(&server, "VmRSS")?;
+        let clients = std::iter::repeat_with(open).take(CLIENTS).collect::<Outcome<Vec<_>>>()?;
+        let each = (number(&server, "VmRSS")? - before) * 1024 / clients.len() as u64;
+        let text = format!("websocket-memory: {each} bytes more for each of {CLIENTS} idle WebSockets at {path}");
+        kept &= figure(&text, each <= most);
+    }
+    Ok(kept)
 }
 
 /// Wake-ups in 60 s (or `ONELOOP_IDLE_SECONDS`) with 1,000 idle connections.

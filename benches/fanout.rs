@@ -8,10 +8,9 @@
 mod server;
 
 use rustix::process::{Pid, Signal, kill_process};
-use server::{Outcome, Part, Server, Trace, asked, figure, measure, progress};
+use server::{Counted, Outcome, Part, Server, Trace, asked, compare, figure, frame, measure, progress};
 use socket2::{Domain, Socket, Type};
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -19,9 +18,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const PARTS: [(&str, Part); 6] = [
+const PARTS: [(&str, Part); 7] = [
     ("writes", writes),
     ("cpu", cpu),
+    ("websocket", websocket),
     ("instructions", instructions),
     ("slow", slow),
     ("neighbour", neighbour),
@@ -39,12 +39,10 @@ fn main() -> Outcome<()> {
     measure(&asked, &PARTS)
 }
 
-fn start(flags: &[&str]) -> Outcome<Server> {
-    start_under(&[], flags)
-}
+const SERVICES: [&str; 3] = ["echo", "chat", "web"];
 
-fn start_under(wrapper: &[&str], flags: &[&str]) -> Outcome<Server> {
-    Server::start(wrapper, &["chat", "echo"], flags)
+fn start(flags: &[&str]) -> Outcome<Server> {
+    Server::start(&[], &SERVICES, flags)
 }
 
 impl Server {
@@ -76,9 +74,17 @@ fn signal(child: &Child, signal: Signal) -> Outcome<()> {
     Ok(kill_process(Pid::from_child(child), signal)?)
 }
 
+/// What the members read who do not speak; those who do are on lines.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wire {
+    Lines,
+    Frames,
+}
+
 /// A room full of members, the first of whom speak; all of them are here, and read when told to.
 struct Crowd {
     members: Vec<TcpStream>,
+    wire: Wire,
     speakers: usize,
     /// What a speaker says, its end included.
     line: Vec<u8>,
@@ -86,18 +92,22 @@ struct Crowd {
 
 impl Crowd {
     /// `count` members, of whom `speakers` (at most 9) say lines of `line_len` bytes. All notices have been read.
-    fn gather(server: &Server, count: usize, speakers: usize, line_len: usize) -> Outcome<Crowd> {
+    fn gather(server: &Server, wire: Wire, count: usize, speakers: usize, line_len: usize) -> Outcome<Crowd> {
         let line = [&vec![b'x'; line_len - 1][..], b"\n"].concat();
-        let mut crowd = Crowd { members: Vec::with_capacity(count), speakers, line };
+        let mut crowd = Crowd { members: Vec::with_capacity(count), wire, speakers, line };
+        let mut welcome = 0;
         while crowd.members.len() < count {
-            let member = server.connect("chat")?;
+            let index = crowd.members.len();
+            crowd.members.push(match crowd.wire(index) {
+                Wire::Lines => server.connect("chat")?,
+                Wire::Frames => server.ask_for_websocket("/chat")?,
+            });
             // The notices must not pile up in the kernel.
-            let is_time = crowd.members.len() % 500 == 499 || crowd.members.len() + 1 == count;
-            if is_time {
-                member.peek(&mut [0])?; // accepted in order: with this one welcome, all before it are members
-            }
-            crowd.members.push(member);
-            if is_time {
+            if index % 500 == 499 || index + 1 == count {
+                while welcome <= index {
+                    crowd.members[welcome].peek(&mut [0])?; // whoever has read anything is a member
+                    welcome += 1;
+                }
                 crowd.catch_up()?;
                 progress(&format!("{} members", crowd.members.len()));
             }
@@ -111,6 +121,10 @@ impl Crowd {
         Ok(crowd)
     }
 
+    fn wire(&self, index: usize) -> Wire {
+        if index < self.speakers { Wire::Lines } else { self.wire }
+    }
+
     /// Everybody reads all that was said so far.
     fn catch_up(&mut self) -> Outcome<()> {
         self.mark(0)?;
@@ -120,9 +134,13 @@ impl Crowd {
     /// All but the one that says the mark read up to that.
     fn mark(&mut self, speaker: usize) -> Outcome<()> {
         let mut buffer = vec![0; 1 << 16];
-        self.members[speaker].write_all(b"the mark\n")?;
-        let others = self.members.iter_mut().enumerate().filter(|(index, _)| *index != speaker);
-        others.map(|(_, member)| member).try_for_each(|member| read_to(member, b": the mark\n", &mut buffer))
+        let said = if self.wire(speaker) == Wire::Lines { b"the mark\n".to_vec() } else { frame(b"the mark") };
+        self.members[speaker].write_all(&said)?;
+        for index in (0..self.members.len()).filter(|index| *index != speaker) {
+            let mark: &[u8] = if self.wire(index) == Wire::Lines { b": the mark\n" } else { b": the mark" };
+            read_to(&mut self.members[index], mark, &mut buffer)?;
+        }
+        Ok(())
     }
 
     /// Every speaker says `times` lines at once.
@@ -133,11 +151,14 @@ impl Crowd {
 
     /// Every member reads what was said.
     fn hear(&mut self, times: usize) -> Outcome<()> {
-        let told = "MESSAGE s0: ".len() + self.line.len();
-        let mut buffer = vec![0; told * times * self.speakers];
-        for (index, member) in self.members.iter_mut().enumerate() {
+        let text_len = "MESSAGE s0: ".len() + self.line.len() - 1;
+        // The lines end; the frames have a header, which is short for a text of up to 125 bytes.
+        let lens = [text_len + 1, text_len + if text_len <= 125 { 2 } else { 4 }];
+        let mut buffer = vec![0; lens[1] * times * self.speakers];
+        for index in 0..self.members.len() {
             let speakers = if index < self.speakers { self.speakers - 1 } else { self.speakers };
-            member.read_exact(&mut buffer[..told * times * speakers])?;
+            let len = lens[self.wire(index) as usize] * times * speakers;
+            self.members[index].read_exact(&mut buffer[..len])?;
         }
         Ok(())
     }
@@ -171,7 +192,7 @@ fn writes() -> Outcome<bool> {
     const MEMBERS: usize = 1000;
     const SPEAKERS: usize = 8;
     let server = start(&[])?;
-    let mut crowd = Crowd::gather(&server, MEMBERS, SPEAKERS, 64)?;
+    let mut crowd = Crowd::gather(&server, Wire::Lines, MEMBERS, SPEAKERS, 64)?;
     let mut kept = true;
     for times in [1, 4] {
         let trace = Trace::start(&server)?;
@@ -206,7 +227,7 @@ fn cpu() -> Outcome<bool> {
     for members in [100, 1000] {
         for (speakers, times) in [(1, 1), (8, 4)] {
             let server = start(&[])?;
-            let mut crowd = Crowd::gather(&server, members, speakers, 64)?;
+            let mut crowd = Crowd::gather(&server, Wire::Lines, members, speakers, 64)?;
             let rounds = WRITES / members;
             let (before, started) = (server.cpu()?, Instant::now());
             for _ in 0..rounds {
@@ -226,41 +247,72 @@ fn cpu() -> Outcome<bool> {
     Ok(true)
 }
 
-/// User-space instructions per delivery, which must not grow with the number of members: one sender, one line at a time.
-fn instructions() -> Outcome<bool> {
-    const MESSAGES: usize = 200;
-    let mut each = Vec::new();
-    for members in [10, 100, 1000] {
-        let file = std::env::temp_dir().join(format!("oneloop-fanout-callgrind-{}", std::process::id()));
-        let out = format!("--callgrind-out-file={}", file.display());
-        let mut server = start_under(&["valgrind", "-q", "--tool=callgrind", &out], &["--drain", "100ms"])?;
-        let mut crowd = Crowd::gather(&server, members, 1, 64)?;
-        // Counted is what happens between two dumps, the first of which is thrown away; so is what comes after, the stop.
-        dump(&server)?;
-        for _ in 0..MESSAGES {
-            crowd.speak(1)?;
-            crowd.hear(1)?;
-        }
-        dump(&server)?;
-        signal(&server.child, Signal::TERM)?;
-        server.child.wait()?;
-        let counted = fs::read_to_string(file.with_extension("2"))?;
-        let totals = counted.lines().find_map(|line| line.strip_prefix("totals: ")).ok_or("no totals")?;
-        each.push((members, totals.parse::<f64>()? / (MESSAGES * crowd.deliveries(1)) as f64));
-        for extension in ["", "1", "2"] {
-            fs::remove_file(file.with_extension(extension))?;
-        }
+/// What a room of WebSockets costs more than the same room on lines, turn about: server processor time per delivery. Those who
+/// speak do so in lines in both.
+fn websocket() -> Outcome<bool> {
+    const MEMBERS: usize = 100;
+    const MOST: f64 = 1.2;
+    let mut kept = true;
+    for (speakers, times, rounds) in [(1, 1, 100), (8, 4, 50)] {
+        let servers = [start(&[])?, start(&[])?];
+        let mut crowds = [
+            Crowd::gather(&servers[0], Wire::Lines, MEMBERS + speakers, speakers, 64)?,
+            Crowd::gather(&servers[1], Wire::Frames, MEMBERS + speakers, speakers, 64)?,
+        ];
+        let compared = compare(|which| {
+            let (server, crowd) = (&servers[which], &mut crowds[which]);
+            let before = server.cpu()?;
+            for _ in 0..rounds {
+                // All of it in one turn, or the ratio would depend on how many turns it happens to take.
+                server.halt()?;
+                crowd.speak(times)?;
+                server.go_on()?;
+                crowd.hear(times)?;
+            }
+            Ok(server.cpu()? - before)
+        })?;
+        let deliveries = (rounds * crowds[0].deliveries(times)) as f64;
+        let [line, frame] = compared.each.map(|spent| spent.as_secs_f64() * 1e6 / deliveries);
+        let text = format!(
+            "websocket: {MEMBERS} members, {speakers} senders with {times} in flight each: {frame:.3} us of server CPU a delivery, {line:.3} by line: {:.2} times as much",
+            compared.ratio
+        );
+        kept &= figure(&text, compared.ratio <= MOST);
     }
-    let few = each[0].1;
-    let text: Vec<String> = each.iter().map(|(members, count)| format!("{count:.0} with {members} members")).collect();
-    let kept = each.iter().all(|(_, count)| *count <= few * 1.1);
-    Ok(figure(&format!("instructions: user-space instructions a delivery: {}", text.join(", ")), kept))
+    Ok(kept)
 }
 
-/// Has callgrind write down what it has counted, and begin anew.
-fn dump(server: &Server) -> Outcome<()> {
-    let vgdb = Command::new("vgdb").arg(format!("--pid={}", server.child.id())).arg("dump").output()?;
-    if vgdb.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&vgdb.stderr).into()) }
+/// User-space instructions per delivery, which must not grow with the number of members: one sender, one line at a time. Nor
+/// much when the others read frames.
+fn instructions() -> Outcome<bool> {
+    const SIZES: [usize; 3] = [10, 100, 1000];
+    const MESSAGES: usize = 200;
+    let mut kept = true;
+    let mut by_line = [0.0; SIZES.len()];
+    for (wire, name) in [(Wire::Lines, "lines"), (Wire::Frames, "frames")] {
+        let mut each = [0.0; SIZES.len()];
+        for (members, each) in SIZES.into_iter().zip(&mut each) {
+            let counted = Counted::start(&SERVICES)?;
+            let mut crowd = Crowd::gather(&counted.server, wire, members, 1, 64)?;
+            let deliveries = MESSAGES * crowd.deliveries(1);
+            let all = counted.count(|| {
+                (0..MESSAGES).try_for_each(|_| {
+                    crowd.speak(1)?;
+                    crowd.hear(1)
+                })
+            })?;
+            *each = all / deliveries as f64;
+        }
+        if wire == Wire::Lines {
+            by_line = each;
+        }
+        let text: Vec<String> =
+            SIZES.iter().zip(each).map(|(members, count)| format!("{count:.0} with {members} members")).collect();
+        let text = format!("instructions: user-space instructions a delivery in {name}: {}", text.join(", "));
+        let is_dearer = each.iter().zip(by_line).any(|(count, line)| *count > line * 1.2);
+        kept &= figure(&text, each.iter().all(|count| *count <= each[0] * 1.1) && !is_dearer);
+    }
+    Ok(kept)
 }
 
 /// The 99th of 100.
@@ -290,7 +342,7 @@ fn slow() -> Outcome<bool> {
     const LINES: usize = (32 << 20) / LINE;
     const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
     let server = start(&["--write-timeout", "2s"])?;
-    let mut crowd = Crowd::gather(&server, MEMBERS, 1, LINE)?;
+    let mut crowd = Crowd::gather(&server, Wire::Lines, MEMBERS, 1, LINE)?;
     let told = "MESSAGE s0: ".len() + LINE;
     let mut buffer = vec![0; told];
     let mut say = |crowd: &mut Crowd| -> Outcome<Vec<Duration>> {
@@ -341,7 +393,7 @@ fn neighbour() -> Outcome<bool> {
     const MEMBERS: usize = 1000;
     const PINGS: usize = 2000;
     let server = start(&[])?;
-    let mut crowd = Crowd::gather(&server, MEMBERS, 8, 256)?;
+    let mut crowd = Crowd::gather(&server, Wire::Lines, MEMBERS, 8, 256)?;
     let mut client = server.connect("echo")?;
     let mut ping = || -> Outcome<Vec<Duration>> {
         let (mut all, started) = (Vec::with_capacity(PINGS), Instant::now());
@@ -386,7 +438,7 @@ fn memory() -> Outcome<bool> {
     const LOG: usize = 1 << 20;
     let server = start(&["--write-timeout", "1h"])?;
     let before = server.memory("VmRSS")?;
-    let mut crowd = Crowd::gather(&server, MEMBERS - STOPPED, 1, LINE)?;
+    let mut crowd = Crowd::gather(&server, Wire::Lines, MEMBERS - STOPPED, 1, LINE)?;
     let mut stopped: Vec<TcpStream> = Vec::new();
     for _ in 0..STOPPED {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;

@@ -312,13 +312,17 @@ impl<N: Net> Reactor<N> {
         self.reap();
         self.compact_timers();
         self.finish();
-        self.common.metrics.turn.add(self.common.net.now() - self.common.now);
         Ok(self.ended)
     }
 
     fn poll(&mut self) -> io::Result<bool> {
         self.common.metrics.queued_bytes = self.common.pool.queued();
-        let wait = self.wait();
+        // One look at the clock says how long the last turn took and how long to wait.
+        let now = self.common.net.now();
+        if self.common.metrics.turns > 0 {
+            self.common.metrics.turn.add(now - self.common.now);
+        }
+        let wait = self.wait(now);
         self.batch.clear();
         let full = match self.common.net.poll(wait, &mut self.batch) {
             // A suspension ends so, too: nothing was looked at, so anything may be waiting.
@@ -330,7 +334,7 @@ impl<N: Net> Reactor<N> {
         Ok(full)
     }
 
-    fn wait(&mut self) -> Option<Duration> {
+    fn wait(&self, now: Moment) -> Option<Duration> {
         let common = &self.common;
         let carried = !self.work.is_empty() || !self.behind.is_empty() || !common.letters.is_empty();
         let carried = carried || common.rooms.has_news();
@@ -338,7 +342,7 @@ impl<N: Net> Reactor<N> {
             return Some(Duration::ZERO);
         }
         let deadline = [self.timers.next(), self.stop_at, self.drain_until].into_iter().flatten().min()?;
-        Some(deadline - self.common.net.now())
+        Some(deadline - now)
     }
 
     fn mark(&mut self) {

@@ -2,12 +2,14 @@
 //! member is a cursor, which always stands at a message boundary. Pure: no socket, no clock. Who is called what, too.
 
 mod log;
+mod name;
 
 use crate::limits::{Limits, SlowReader};
 use crate::slots::Id;
 use crate::time::Moment;
 use crate::wire::Format;
 use log::{Log, Place};
+use name::Name;
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -58,6 +60,8 @@ impl Seat {
 /// Why somebody could not have what they asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
+    /// Longer than a name may be.
+    TooLong,
     /// As many rooms as there may be.
     TooManyRooms,
     /// Somebody else has that name.
@@ -78,9 +82,9 @@ pub enum Offer<'a> {
 struct Member {
     id: Id,
     room: usize,
-    name: Box<str>,
+    name: Name,
     /// Where it stands in its room's list of seats.
-    index: usize,
+    index: u32,
     place: Place,
     /// Since when it does not have everything.
     behind_since: Option<Moment>,
@@ -89,7 +93,7 @@ struct Member {
 }
 
 struct Room {
-    name: Box<str>,
+    name: Name,
     seats: Vec<Seat>,
     log: Log,
     /// The pass over the members that is under way: seats from here on have not been offered the news.
@@ -148,8 +152,8 @@ impl Bucket {
 pub struct Rooms {
     rooms: Slab<Room>,
     members: Slab<Member>,
-    by_name: HashMap<Box<str>, usize>,
-    nicks: HashMap<Box<str>, Seat>,
+    by_name: HashMap<Name, usize>,
+    nicks: HashMap<Name, Seat>,
     /// Guest names given so far.
     guests: u64,
     /// Rooms whose members have not all been offered the news.
@@ -202,18 +206,19 @@ impl Rooms {
 
     /// Seats `id`, who reads `format`, in `room`, even if that is one too many, under a free guest name; the others are told.
     pub fn enter(&mut self, id: Id, room: &str, format: Format, now: Moment, limits: &Limits) -> Seat {
-        let room = self.room_named(room, usize::MAX).expect("no limit");
+        let room = self.room_named(room, usize::MAX).expect("no limit, and a name of ours");
         let name = loop {
-            let name = format!("guest-{}", self.guests + 1);
             self.guests += 1;
-            if !self.nicks.contains_key(name.as_str()) {
-                break name.into_boxed_str();
+            match Name::new(&format!("guest-{}", self.guests)) {
+                Some(name) if !self.nicks.contains_key(&name) => break name,
+                Some(_) => (),
+                None => self.guests = 0, // after a hundred million million of them
             }
         };
         let place = Place::new(format);
         let member = Member { id, room, name, index: 0, place, behind_since: None, waits: false };
         let seat = Seat::new(self.members.insert(member));
-        self.nicks.insert(self.members[seat.key()].name.clone(), seat);
+        self.nicks.insert(name, seat);
         self.sit(seat, room, now, limits);
         seat
     }
@@ -221,7 +226,7 @@ impl Rooms {
     /// Moves a member to another room; both are told. Returns whether it was not there already.
     ///
     /// # Errors
-    /// The room would be one more than `most_rooms`.
+    /// The room would be one more than `most_rooms`, or its name is too long.
     pub fn move_to(
         &mut self,
         seat: Seat,
@@ -244,21 +249,21 @@ impl Rooms {
     pub fn leave(&mut self, seat: Seat, why: Option<&str>, now: Moment, limits: &Limits) {
         self.stand_up(seat, why, now, limits);
         let member = self.members.remove(seat.key());
-        self.nicks.remove(folded(&member.name).as_str());
+        self.nicks.remove(&member.name.folded());
     }
 
     /// Gives a member another name; the others are told. The caller has judged the name.
     ///
     /// # Errors
-    /// Somebody has it.
+    /// Somebody has it, or it is too long.
     pub fn rename(&mut self, seat: Seat, new: &str, limits: &Limits) -> Result<(), Refused> {
-        let key = folded(new);
-        if self.nicks.get(key.as_str()).is_some_and(|holder| *holder != seat) {
+        let name = Name::new(new).ok_or(Refused::TooLong)?;
+        if self.nicks.get(&name.folded()).is_some_and(|holder| *holder != seat) {
             return Err(Refused::Taken);
         }
-        let old = std::mem::replace(&mut self.members[seat.key()].name, new.into());
-        self.nicks.remove(folded(&old).as_str());
-        self.nicks.insert(key.into_boxed_str(), seat);
+        let old = std::mem::replace(&mut self.members[seat.key()].name, name);
+        self.nicks.remove(&old.folded());
+        self.nicks.insert(name.folded(), seat);
         if !self.publish(seat, Event::Nick { old: &old, new }, limits) {
             self.notices_dropped += 1;
         }
@@ -287,7 +292,7 @@ impl Rooms {
 
     /// Who is called that, in whatever room and case.
     pub fn find(&self, name: &str) -> Option<(Id, &str)> {
-        let seat = self.nicks.get(folded(name).as_str())?;
+        let seat = self.nicks.get(&Name::new(name)?.folded())?;
         let member = &self.members[seat.key()];
         Some((member.id, &member.name))
     }
@@ -296,10 +301,8 @@ impl Rooms {
 
     /// Says something in a member's room. Returns whether it went into the log.
     pub fn say(&mut self, seat: Seat, text: &str, limits: &Limits) -> bool {
-        let name = std::mem::take(&mut self.members[seat.key()].name);
-        let said = self.publish(seat, Event::Message { name: &name, text }, limits);
-        self.members[seat.key()].name = name;
-        said
+        let name = self.members[seat.key()].name;
+        self.publish(seat, Event::Message { name: &name, text }, limits)
     }
 
     fn publish(&mut self, seat: Seat, event: Event<'_>, limits: &Limits) -> bool {
@@ -518,15 +521,15 @@ impl Rooms {
     }
 
     fn room_named(&mut self, name: &str, most: usize) -> Result<usize, Refused> {
-        let key = folded(name);
-        if let Some(room) = self.by_name.get(key.as_str()) {
+        let name = Name::new(name).ok_or(Refused::TooLong)?;
+        if let Some(room) = self.by_name.get(&name.folded()) {
             return Ok(*room);
         }
         if self.rooms.len() >= most {
             return Err(Refused::TooManyRooms);
         }
         let room = self.rooms.insert(Room {
-            name: name.into(),
+            name,
             seats: Vec::new(),
             log: Log::default(),
             next: 0,
@@ -536,7 +539,7 @@ impl Rooms {
             waiting: Vec::new(),
             notices: Bucket::default(),
         });
-        self.by_name.insert(key.into_boxed_str(), room);
+        self.by_name.insert(name.folded(), room);
         Ok(room)
     }
 
@@ -544,7 +547,7 @@ impl Rooms {
         let most = self.most_bytes(key, limits);
         let room = &mut self.rooms[key];
         let member = &mut self.members[seat.key()];
-        (member.room, member.index) = (key, room.seats.len());
+        (member.room, member.index) = (key, room.seats.len() as u32);
         member.behind_since = None;
         room.seats.push(seat);
         let before = room.log.bytes();
@@ -572,20 +575,20 @@ impl Rooms {
         room.waiting.retain(|waiting| *waiting != seat);
         member.waits = false;
         // What a pass has offered to stays before what it has not: its last one fills the gap, and the last of all that one's.
-        let mut gap = index;
+        let mut gap = index as usize;
         if gap < room.next {
             room.next -= 1;
             room.seats.swap(gap, room.next);
-            self.members[room.seats[gap].key()].index = gap;
+            self.members[room.seats[gap].key()].index = gap as u32;
             gap = room.next;
         }
         room.seats.swap_remove(gap);
         if let Some(moved) = room.seats.get(gap) {
-            self.members[moved.key()].index = gap;
+            self.members[moved.key()].index = gap as u32;
         }
         if room.seats.is_empty() {
             let room = self.rooms.remove(key);
-            self.by_name.remove(folded(&room.name).as_str());
+            self.by_name.remove(&room.name.folded());
             self.freed(room.log.bytes());
         } else {
             self.recall_waiting(key);
@@ -599,16 +602,10 @@ impl Rooms {
             self.notices_dropped += 1;
             return;
         }
-        let name = std::mem::take(&mut member.name);
+        let name = member.name;
         let event = why.map_or(Event::Join { name: &name }, |why| Event::Leave { name: &name, why });
         if !self.publish(seat, event, limits) {
             self.notices_dropped += 1;
         }
-        self.members[seat.key()].name = name;
     }
-}
-
-/// Names are the same whatever their case.
-fn folded(name: &str) -> String {
-    name.to_ascii_lowercase()
 }

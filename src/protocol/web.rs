@@ -41,8 +41,16 @@ macro_rules! page {
     };
 }
 
-const CHAT: Page = page!("web/chat.html", "SCRIPT", "STYLE");
-const STATUS: Page = page!("web/status.html", "SCRIPT", "STYLE");
+const CHAT: Page = page!(
+    "web/chat.html",
+    "x61Tpr0Ijf6MsTbPZ2xHuRbD0FBe28zCBG3ZDbfbDx0=",
+    "N0yzMdmdcVH78mvbppGXFOPL3cErZy8pm9oVCu0ckU8="
+);
+const STATUS: Page = page!(
+    "web/status.html",
+    "fS/HpxmgCWV38Nvu3/xVCbAu2sMWN8SlZ+BlYOuSPbY=",
+    "wP23ORKOSIzIHuuTQR8ENe5JBHHwenmeIV8WLTP3CDw="
+);
 
 /// What all connections of a listener share.
 #[derive(Debug)]
@@ -76,7 +84,7 @@ pub struct Web {
     state: State,
 }
 
-/// An idle WebSocket is its slot of 96 bytes and this: with what a room keeps for a member under 400.
+/// An idle WebSocket is its slot of 96 bytes, this, and in a chat what its room keeps for a member: under 400 bytes in all.
 const _: () = assert!(size_of::<Web>() <= 120);
 
 #[derive(Debug)]

@@ -163,6 +163,7 @@ impl<S> Stream<S> {
     }
 
     /// Whether its input is wanted now.
+    #[inline]
     fn may_read<N: Net<Stream = S>>(&self, common: &Common<N>) -> bool {
         match self.phase {
             Phase::Open => {
@@ -223,18 +224,19 @@ impl<S> Stream<S> {
             Some((self.heard + timeout, Verdict::Idle))
         };
         let expired = || self.deadline.map(|at| (at, Verdict::Expired));
-        let soonest = |all: [Option<(Moment, Verdict)>; 4]| all.into_iter().flatten().min_by_key(|(at, _)| *at);
+        let sooner = |one: Option<(Moment, Verdict)>, other: Option<(Moment, Verdict)>| match (one, other) {
+            (Some(one), Some(other)) => Some(if other.0 < one.0 { other } else { one }),
+            (one, other) => one.or(other),
+        };
         match self.phase {
-            Phase::Open if self.paused => soonest([stalled(), holds_up(), None, None]),
-            Phase::Open => soonest([stalled(), holds_up(), expired(), idle()]),
+            Phase::Open if self.paused => sooner(stalled(), holds_up()),
+            Phase::Open => sooner(sooner(stalled(), holds_up()), sooner(expired(), idle())),
             Phase::Closing(_) => stalled(),
-            Phase::Lingering(_) => soonest([
-                None,
-                None,
+            Phase::Lingering(_) => sooner(
                 self.deadline.map(|at| (at, Verdict::LingeredEnough)),
                 // Silence means that it has read everything, unless it is slow: then it may still be at that.
                 (!self.pressed).then_some((self.heard + limits.linger_quiet, Verdict::LingeredEnough)),
-            ]),
+            ),
             Phase::Dead(_) => None,
         }
     }

@@ -17,7 +17,7 @@ const PING: &[u8] = b"\x89\x00";
 pub(super) enum Role {
     /// They go back as they came.
     Echo,
-    /// Their lines are said in a room.
+    /// Each is a line that is said in a room.
     Chat(Person),
 }
 
@@ -178,11 +178,10 @@ impl Socket {
         match &mut self.role {
             Role::Echo => push_frame(opcode, context.message.as_slice(), context.outbox),
             Role::Chat(person) => {
-                let message = std::mem::take(context.message);
-                // Who pastes several lines has said several.
-                for line in message.as_slice().split(|byte| *byte == b'\n') {
-                    speak(context, |context| person.line(context, line));
-                }
+                let mut message = std::mem::take(context.message);
+                // A message is one line: several could fill the outbox and the room's log past every mark at once.
+                message.as_mut_slice().iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
+                speak(context, |context| person.line(context, message.as_slice()));
                 *context.message = message; // for its memory
             }
         }
