@@ -45,7 +45,8 @@ const MIB: usize = 1024 * KIB;
 pub struct Limits {
     /// Connections served at once, over all services. Default 10,000: what one board or one test run needs, at about a megabyte.
     pub max_connections: usize,
-    /// Connections over that limit that may be told so and linger at once. Default 256; one more is closed without lingering.
+    /// Connections over that limit that may be told so and linger at once. Default 256; one more waits in the kernel's queue. Fewer
+    /// where descriptors are few.
     pub max_refused: usize,
     /// Connections the kernel may complete before we accept them, a listener. Default 1,024; the kernel has a limit of its own (`somaxconn`).
     pub backlog: u32,
@@ -184,8 +185,11 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Descriptors that are not connections: the standard streams, the poll, the signal pipe, the listeners, the log; those who
-    /// ask how the server is, and a few who are being told that it is full. 32.
+    /// Descriptors that are not connections: the standard streams, the poll, the signal pipe, the listeners, the log. 16.
+    pub const OWN_DESCRIPTORS: usize = 16;
+
+    /// Descriptors that no served connection gets: [`OWN_DESCRIPTORS`](Limits::OWN_DESCRIPTORS), 8 for those who ask how the server
+    /// is (`max_spare`), 8 for those who are being told that it is full. 32.
     pub const DESCRIPTOR_RESERVE: usize = 32;
 
     /// The longest log line, in bytes: 4,096, what a pipe takes whole or not at all (`PIPE_BUF`).

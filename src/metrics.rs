@@ -34,6 +34,8 @@ pub struct Metrics {
     pub accept_passing: u64,
     /// Input and output that waited when the loop last went to sleep, in bytes; the logs of the rooms are not among it.
     pub queued_bytes: usize,
+    /// HTTP requests of another site's page, or for a name that is not ours: refused.
+    pub foreign_requests: u64,
     /// Bytes received on connections.
     pub bytes_in: u64,
     /// Bytes sent on connections.

@@ -70,6 +70,23 @@ impl<N> Common<N> {
         Standing { is_draining: self.stop >= Stop::Draining, is_spare: is_spare || self.stop >= Stop::Stopping }
     }
 
+    /// As what the next connection is let in.
+    fn admission(&self, is_monitor: bool) -> Admission {
+        let (metrics, limits) = (&self.metrics, &self.limits);
+        if metrics.open < limits.max_connections {
+            Admission::Served
+        } else if is_monitor && metrics.spare_open < limits.max_spare {
+            Admission::Spare
+        } else {
+            Admission::Refused
+        }
+    }
+
+    /// Whether so many are being refused that one more has to wait for it: descriptors stay within what was reckoned with.
+    fn is_crowded(&self) -> bool {
+        self.metrics.refused_open >= self.limits.max_refused
+    }
+
     /// What the service is called whose number slots hold.
     fn name_of(&self, service: u8) -> &'static str {
         self.metrics.services[service as usize].name
@@ -142,7 +159,7 @@ pub struct Reactor<N: Net> {
     behind: Vec<Id>,
     /// Listeners to be worked on last: whoever leaves in a turn makes room for who comes in it.
     doors: Vec<Id>,
-    /// Listeners that wait for a descriptor.
+    /// Listeners that wait for a connection to end: for its descriptor, or for its place among the refused.
     starved: Vec<Id>,
     /// The lists being gone through; kept for their memory.
     working: Vec<Id>,
@@ -379,7 +396,7 @@ impl<N: Net> Reactor<N> {
         }
         self.working.clear();
         while let Some(id) = self.doors.pop() {
-            self.accept(id, self.common.limits.accept_budget);
+            self.accept(id, self.common.limits.accept_budget, false);
             self.settle(id);
         }
     }
@@ -529,17 +546,22 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Accepts at most `budget` connections.
-    fn accept(&mut self, id: Id, budget: usize) {
+    /// Accepts at most `budget` connections. For the last time nobody has to wait.
+    fn accept(&mut self, id: Id, budget: usize, for_the_last_time: bool) {
         for _ in 0..budget {
             let Some(Slot::Listener(listener)) = self.slots.get_mut(id) else { return };
             if !listener.may_accept() {
                 break;
             }
-            if let Some((socket, peer)) = listener.accept(&mut self.common) {
-                let (service, is_monitor, machine) = (listener.service, listener.is_monitor, (listener.machine)());
-                self.admit(socket, peer, service, is_monitor, machine);
-            } else if listener.retry_at.is_some() && !self.starved.contains(&id) {
+            let admission = self.common.admission(listener.is_monitor);
+            if admission == Admission::Refused && self.common.is_crowded() && !for_the_last_time {
+                listener.retry_at = Some(self.common.now + self.common.limits.accept_retry);
+            } else if let Some((socket, peer)) = listener.accept(&mut self.common) {
+                let (service, machine) = (listener.service, (listener.machine)());
+                self.admit(socket, peer, service, admission, machine);
+            }
+            let Some(Slot::Listener(listener)) = self.slots.get_mut(id) else { return };
+            if listener.retry_at.is_some() && !self.starved.contains(&id) {
                 self.starved.push(id); // once, however often it retries before a connection ends
             }
         }
@@ -551,17 +573,9 @@ impl<N: Net> Reactor<N> {
         socket: N::Stream,
         peer: SocketAddr,
         service: u8,
-        is_monitor: bool,
+        admission: Admission,
         machine: Box<dyn Protocol>,
     ) {
-        let (metrics, limits) = (&self.common.metrics, &self.common.limits);
-        let admission = if metrics.open < limits.max_connections {
-            Admission::Served
-        } else if is_monitor && metrics.spare_open < limits.max_spare {
-            Admission::Spare
-        } else {
-            Admission::Refused
-        };
         let stream = Stream::new(socket, service, admission, machine, peer, &self.common);
         let id = match self.insert(Slot::Stream(stream)) {
             Ok(id) => id,
@@ -650,7 +664,7 @@ impl<N: Net> Reactor<N> {
                 Some(Slot::Listener(listener)) => {
                     listener.head.ready.readable = true;
                     listener.retry_at = None;
-                    self.accept(id, self.common.limits.backlog as usize);
+                    self.accept(id, self.common.limits.backlog as usize, true);
                 }
                 Some(Slot::Datagram(datagram)) => datagram.work(id, &mut self.common),
                 _ => (),

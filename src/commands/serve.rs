@@ -235,5 +235,7 @@ fn fit_descriptors(limits: &Limits) -> Result<Limits, String> {
             "at most {fits} connections instead of {asked}: the limit of {now} descriptors less a reserve of {reserve} (raise `ulimit -n`)"
         );
     }
-    Ok(Limits { max_connections: limits.max_connections.min(fits), ..limits.clone() })
+    let max_connections = limits.max_connections.min(fits);
+    let left = now - max_connections - Limits::OWN_DESCRIPTORS - limits.max_spare;
+    Ok(Limits { max_connections, max_refused: limits.max_refused.min(left), ..limits.clone() })
 }

@@ -69,6 +69,12 @@ impl Report<'_> {
             .is(metrics.bytes_in)?;
         counter(f, "oneloop_sent_bytes_total", "Bytes sent on connections; datagrams are not among them.")?
             .is(metrics.bytes_out)?;
+        counter(
+            f,
+            "oneloop_foreign_requests_total",
+            "HTTP requests of other sites' pages or for other hosts, refused.",
+        )?
+        .is(metrics.foreign_requests)?;
         counter(f, "oneloop_deadlines_expired_total", "Deadlines of services that came due, heartbeats among them.")?
             .is(metrics.expired)
     }
@@ -243,6 +249,7 @@ mod tests {
             missed: 19,
             rationed: 20,
             private_undelivered: 22,
+            foreign_requests: 38,
             expired: 23,
             datagrams_in: 150,
             datagrams_answered: 24,
@@ -390,6 +397,9 @@ oneloop_received_bytes_total 15
 # HELP oneloop_sent_bytes_total Bytes sent on connections; datagrams are not among them.
 # TYPE oneloop_sent_bytes_total counter
 oneloop_sent_bytes_total 16
+# HELP oneloop_foreign_requests_total HTTP requests of other sites' pages or for other hosts, refused.
+# TYPE oneloop_foreign_requests_total counter
+oneloop_foreign_requests_total 38
 # HELP oneloop_deadlines_expired_total Deadlines of services that came due, heartbeats among them.
 # TYPE oneloop_deadlines_expired_total counter
 oneloop_deadlines_expired_total 23

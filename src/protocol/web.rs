@@ -143,10 +143,13 @@ impl Web {
     }
 
     fn answer(&self, context: &mut Context<'_>, request: &Request<'_>) -> Next {
-        match self.desk.gate.judge(request.host, request.origin) {
-            Ok(()) => (),
-            Err(Denied::ForeignOrigin) => return refuse(context, Some(request), Status::Forbidden, &[]),
-            Err(Denied::ForeignHost) => return refuse(context, Some(request), Status::Misdirected, &[]),
+        if let Err(denied) = self.desk.gate.judge(request.host, request.origin) {
+            context.metrics.foreign_requests += 1;
+            let status = match denied {
+                Denied::ForeignOrigin => Status::Forbidden,
+                Denied::ForeignHost => Status::Misdirected,
+            };
+            return refuse(context, Some(request), status, &[]);
         }
         let is_known = matches!(request.path, "/" | "/status" | "/healthz" | "/metrics" | "/chat" | "/echo");
         match request.path {

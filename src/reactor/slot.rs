@@ -69,7 +69,7 @@ pub(crate) struct Listener<N: Net> {
     pub(crate) is_monitor: bool,
     /// Makes the machine of a connection.
     pub(crate) machine: Box<dyn Fn() -> Box<dyn Protocol>>,
-    /// Not before this moment, for there was no descriptor left.
+    /// Not before this moment, or the end of some connection: there was no descriptor left, or too many are being refused.
     pub(crate) retry_at: Option<Moment>,
 }
 

@@ -644,8 +644,7 @@ impl<S> Stream<S> {
         if let Phase::Closing(close) = self.phase
             && self.owed() == 0
         {
-            let is_refused = self.admission == Admission::Refused;
-            if self.ended || (is_refused && common.metrics.refused_open > common.limits.max_refused) {
+            if self.ended {
                 self.die(id, close, common);
             } else if let Err(error) = common.net.half_close(&mut self.socket) {
                 self.fail(id, &error, common);

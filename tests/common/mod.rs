@@ -292,6 +292,12 @@ impl Server {
         Server::start(1, &[&["--echo", "off", "--udp", "127.0.0.1:0"], more].concat())
     }
 
+    /// HTTP and WebSockets alone, on a free port.
+    #[cfg(feature = "web")]
+    pub(crate) fn web(more: &[&str]) -> Server {
+        Server::start(1, &[&["--echo", "off", "--udp", "off", "--web", "127.0.0.1:0"], more].concat())
+    }
+
     /// With these arguments, which mean so many listeners.
     pub(crate) fn start(listeners: usize, args: &[&str]) -> Server {
         Server::launch(listeners, &mut oneloop(args))
@@ -320,6 +326,18 @@ impl Server {
     /// Where the first listener is.
     pub(crate) fn address(&self) -> SocketAddr {
         self.places[0].1
+    }
+
+    /// Where the first listener of this service is.
+    pub(crate) fn at(&self, service: &str) -> SocketAddr {
+        self.places.iter().find(|(name, _)| name == service).expect("it was asked for").1
+    }
+
+    /// What `/metrics` says of a series now, asked on a connection of its own.
+    pub(crate) fn metric(&self, series: &str) -> u64 {
+        let text = Client::connect(self.at("web")).get("/metrics").text();
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {series} in\n{text}"))
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -436,6 +454,63 @@ impl Client {
     /// All to the end, as text.
     pub(crate) fn rest_text(&mut self) -> String {
         String::from_utf8(self.rest()).expect("UTF-8")
+    }
+}
+
+/// An answer of HTTP.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// The one header of this name.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.iter().filter(|(found, _)| found.eq_ignore_ascii_case(name));
+        let value = values.next().map(|(_, value)| value.as_str());
+        assert!(values.next().is_none(), "{name} stands twice: {:?}", self.headers);
+        value
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).expect("UTF-8")
+    }
+}
+
+impl Client {
+    /// The head of the next answer, read strictly.
+    pub(crate) fn answer_head(&mut self) -> Answer {
+        let mut line = || self.text().strip_suffix('\r').expect("a line of HTTP ends in CR LF").to_string();
+        let first = line();
+        let words = first.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.split_once(' '));
+        let status = words.and_then(|(code, _)| code.parse().ok()).unwrap_or_else(|| panic!("no status: {first}"));
+        let mut headers = Vec::new();
+        loop {
+            let line = line();
+            if line.is_empty() {
+                return Answer { status, headers, body: Vec::new() };
+            }
+            let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("no header: {line}"));
+            headers.push((name.to_string(), value.to_string()));
+        }
+    }
+
+    /// The next answer, its body among it.
+    pub(crate) fn answer(&mut self) -> Answer {
+        let mut answer = self.answer_head();
+        if answer.status != 101 {
+            let length = answer.header("Content-Length").and_then(|length| length.parse().ok());
+            answer.body = self.take(length.unwrap_or_else(|| panic!("no length: {answer:?}")));
+        }
+        answer
+    }
+
+    /// Asks for `path`, and may ask again.
+    pub(crate) fn get(&mut self, path: &str) -> Answer {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        self.answer()
     }
 }
 

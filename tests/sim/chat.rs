@@ -3,7 +3,9 @@
 
 use crate::kernel::Kind;
 use crate::machines::Told;
+use crate::plan::Plan;
 use crate::random::Random;
+use crate::web;
 use crate::world::World;
 use oneloop::close::Close;
 use oneloop::limits::{Limits, SlowReader};
@@ -13,8 +15,15 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-/// More than the log's book-keeping for a message.
+/// As much as the log's book-keeping for a message.
 const ENTRY_BYTES: usize = 40;
+
+/// What the log holds of a line at the most: as a line and as a frame, if there are any, of which the header is two bytes and the
+/// end is none.
+fn entry_bytes(line: &str, plan: &Plan) -> usize {
+    let frame = if plan.webby > 0 { line.len() + 1 } else { 0 };
+    line.len() + frame + ENTRY_BYTES
+}
 
 const LOBBY: &str = "lobby";
 
@@ -249,7 +258,7 @@ fn folded(name: &str) -> String {
 impl World {
     /// A machine was told something and has pushed `pushed`.
     pub(crate) fn chat_told(&mut self, client: usize, context: &Context<'_>, told: &Told<'_>, pushed: &str) {
-        assert!(self.chat.fresh.is_empty());
+        self.chat_begins();
         let mut answers: Vec<(String, bool)> = Vec::new();
         match told {
             Told::Opened => answers.push((self.chat_opened(client), false)),
@@ -273,7 +282,33 @@ impl World {
             }
             Told::Drained => (),
         }
-        let mut said = pushed.split_inclusive('\n');
+        let said: Vec<String> = pushed.split_inclusive('\n').map(String::from).collect();
+        self.chat_answered(client, context, told, &said, answers);
+    }
+
+    pub(crate) fn chat_begins(&self) {
+        assert!(self.chat.fresh.is_empty());
+    }
+
+    /// Whether the client is, or was, in a room.
+    pub(crate) fn chat_knows(&self, client: usize) -> bool {
+        self.chat.members.contains_key(&client)
+    }
+
+    pub(crate) fn chat_has_quit(&self, client: usize) -> bool {
+        self.chat.members[&client].quit
+    }
+
+    /// What a machine has said is what it had to answer.
+    pub(crate) fn chat_answered(
+        &mut self,
+        client: usize,
+        context: &Context<'_>,
+        told: &Told<'_>,
+        said: &[String],
+        mut answers: Vec<(String, bool)>,
+    ) {
+        let mut said = said.iter().map(String::as_str);
         for (expected, _) in &mut answers {
             let said = said.next().unwrap_or_default();
             if let Some(names) = expected.strip_prefix(WHO) {
@@ -312,7 +347,7 @@ impl World {
         self.chat.notices_dropped = dropped;
     }
 
-    fn chat_opened(&mut self, client: usize) -> String {
+    pub(crate) fn chat_opened(&mut self, client: usize) -> String {
         self.chat.guests += 1;
         let name = format!("guest-{}", self.chat.guests);
         let member = Member {
@@ -343,12 +378,15 @@ impl World {
         }
         assert!(entry.members.insert(client));
         let first_wanted = entry.messages.saturating_sub(history);
+        // For whoever brings a format the log encodes what it keeps as far as there is room.
+        let has_room = self.plan.webby == 0 || entry.bytes.get() <= self.limits.room_log_bytes;
         let mut due = VecDeque::new();
         let mut has_begun = false;
         for old in &entry.entries {
             if history > 0 && old.messages_before >= first_wanted {
                 // It begins with a message, and under `block` it gives way to news.
                 let kept = !may_drop(old, entry.bytes.get(), &self.limits, plenty)
+                    && has_room
                     && self.limits.slow_reader != SlowReader::Block;
                 has_begun |= old.is_message && kept;
                 let may_lack = !has_begun;
@@ -402,7 +440,7 @@ impl World {
                 .map(|why| line.rsplit_once(' ').expect("words").0.to_string() + &format!(" {why}\n")),
             line,
         });
-        room.bytes.set(room.bytes.get() + entry.line.len() + ENTRY_BYTES);
+        room.bytes.set(room.bytes.get() + entry_bytes(&entry.line, &self.plan));
         room.messages += usize::from(is_message);
         room.entries.push(entry.clone());
         for other in room.members.iter().filter(|other| **other != author) {
@@ -418,7 +456,7 @@ impl World {
         self.chat.fresh.push(entry);
     }
 
-    fn chat_typed(&mut self, client: usize, line: &str, answers: &mut Vec<(String, bool)>) {
+    pub(crate) fn chat_typed(&mut self, client: usize, line: &str, answers: &mut Vec<(String, bool)>) {
         if self.chat.members[&client].quit && !["PING", "PONG"].contains(&line) {
             return;
         }
@@ -513,7 +551,7 @@ impl World {
         self.chat.letters.append(&mut written);
     }
 
-    fn chat_closing(&mut self, client: usize, close: Close) {
+    pub(crate) fn chat_closing(&mut self, client: usize, close: Close) {
         assert_ne!(close, Close::Idle, "a member of a room was idle");
         assert!(self.chat.members[&client].seated);
         let stay = self.chat.members[&client].stays.back().expect("it is somewhere");
@@ -536,7 +574,7 @@ impl World {
             Kind::Stream(pipe) if pipe.chats && !self.nodes[**node].may_write => self.now - pipe.progress >= timeout,
             _ => false,
         };
-        self.keys.values().filter(stalled).count() * (ENTRY_BYTES + "LEAVE c123_123: stalled\n".len())
+        self.keys.values().filter(stalled).count() * entry_bytes("LEAVE c123_123: stalled\n", &self.plan)
     }
 
     /// The kernel has said that the connection is over, or its end has come without a word before.
@@ -588,6 +626,22 @@ impl World {
     pub(crate) fn chat_written(&mut self, client: usize, bytes: &[u8]) {
         let Some(member) = self.chat.members.get_mut(&client) else { return };
         member.note(self.now);
+        if let Some(mut side) = self.webs.remove(&client) {
+            member.unfinished.extend_from_slice(bytes);
+            loop {
+                let member = self.chat.members.get_mut(&client).expect("known");
+                let Some((line, used)) = web::item(&member.unfinished, &mut side.written_open) else { break };
+                member.unfinished.drain(..used);
+                let was_cut = std::mem::take(&mut member.was_cut);
+                self.chat_line(client, &line, was_cut);
+                self.count("web: lines as frames");
+            }
+            self.webs.insert(client, side);
+            let now = self.now;
+            let member = self.chat.members.get_mut(&client).expect("known");
+            member.was_cut = !member.unfinished.is_empty();
+            return member.note(now);
+        }
         for byte in bytes {
             let member = self.chat.members.get_mut(&client).expect("known");
             member.unfinished.push(*byte);
@@ -620,7 +674,7 @@ impl World {
                 let messages = stay.due.iter().filter(|due| due.entry.is_message).count();
                 stay.missed += count;
                 assert!(0 < count && stay.missed <= messages, "client {client} received {line:?} of {messages}");
-                self.count("MISSED");
+                self.count(if self.clients[client].service.is_web() { "web: MISSED as a frame" } else { "MISSED" });
             }
             _ => self.chat_private_line(client, line),
         }
@@ -662,6 +716,9 @@ impl World {
             }
         }
         self.count("letters delivered");
+        if self.clients[client].service.is_web() {
+            self.count("web: letters as frames");
+        }
     }
 
     fn chat_letter_ends(&mut self, place: usize) -> Letter {
@@ -739,6 +796,9 @@ impl World {
             self.count("room lines from the outbox after the end of a stay");
         }
         if is_history && entry.is_message {
+            if self.clients[client].service.is_web() {
+                self.count("web: history as frames");
+            }
             self.count("history shown");
         }
     }

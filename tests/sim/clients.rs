@@ -5,6 +5,7 @@ use crate::kernel::{Kind, Node, Pipe};
 use crate::machines::{TICK, product};
 use crate::plan::Plan;
 use crate::random::Random;
+use crate::web::{self, Side};
 use crate::world::World;
 use oneloop::close::Close;
 use oneloop::limits::{Heartbeat, Limits};
@@ -18,11 +19,33 @@ pub(crate) enum Service {
     Ticker,
     Producer,
     Chat,
+    /// HTTP: how the server is.
+    Health,
+    /// WebSockets, of which each begins in HTTP.
+    WebEcho,
+    WebChat,
 }
 
 impl Service {
-    pub(crate) const ALL: [Service; 5] =
-        [Service::Lines, Service::Raw, Service::Ticker, Service::Producer, Service::Chat];
+    /// One of those behind each listener, and that one's name.
+    pub(crate) const DOORS: [(Service, &str); 6] = [
+        (Service::Lines, "lines"),
+        (Service::Raw, "raw"),
+        (Service::Ticker, "ticker"),
+        (Service::Producer, "producer"),
+        (Service::Chat, "chat"),
+        (Service::Health, "web"),
+    ];
+
+    /// The listener behind which it is.
+    pub(crate) fn door(self) -> usize {
+        let service = if self.is_web() { Service::Health } else { self };
+        Service::DOORS.iter().position(|(known, _)| *known == service).expect("known")
+    }
+
+    pub(crate) fn is_web(self) -> bool {
+        matches!(self, Service::Health | Service::WebEcho | Service::WebChat)
+    }
 
     pub(crate) fn is_echo(self) -> bool {
         matches!(self, Service::Lines | Service::Raw)
@@ -38,9 +61,16 @@ impl Service {
 pub(crate) struct Client {
     pub(crate) service: Service,
     /// Its connection, once it stands in somebody's backlog.
-    node: Option<usize>,
+    pub(crate) node: Option<usize>,
     /// What it has still to send, first byte last, and what it has sent.
     script: Vec<u8>,
+    /// How long the pieces of that are between which a pong may stand, first one last, and what is left of the one begun.
+    pieces: Vec<usize>,
+    left_of_piece: usize,
+    /// What it has received from `searched` on is frames.
+    open: bool,
+    /// Times it has asked again how the server is.
+    polls: usize,
     sent: Vec<u8>,
     fin: bool,
     received: Vec<u8>,
@@ -67,6 +97,10 @@ pub(crate) struct Client {
     pub(crate) unwatched: bool,
     /// The server closed with input unread, which destroys what is under way.
     answer_destroyed: bool,
+    /// Its connection is one too many, and was told so.
+    pub(crate) refused: bool,
+    /// Why the machine was told to end, and in which turn.
+    pub(crate) told_in_turn: Option<(Close, usize)>,
     /// Why the machine was told to end, and how much had been read then.
     told: Option<(Close, usize)>,
     /// That was in calm weather, when lingering saves the answer.
@@ -78,14 +112,28 @@ pub(crate) struct Client {
 impl Client {
     fn new(index: usize, plan: &Plan, limits: &Limits, random: &mut Random) -> Client {
         let chats = random.permille(plan.chatty);
-        let service = if chats { Service::Chat } else { Service::ALL[[0, 0, 0, 1, 1, 2, 3][random.below(7)]] };
+        let web = random.permille(plan.webby);
+        let service = match (chats, web) {
+            (true, true) => Service::WebChat,
+            (true, false) => Service::Chat,
+            (false, true) => [Service::Health, Service::WebEcho, Service::WebEcho][random.below(3)],
+            (false, false) => Service::DOORS[[0, 0, 0, 1, 1, 2, 3][random.below(7)]].0,
+        };
+        let service = if web && plan.watched && random.one_in(3) { Service::Health } else { service };
         let length = if random.one_in(3) { random.below(600) } else { random.below(100) };
         let found_silent = service.is_echo() && limits.idle_timeout.is_some()
             || service.is_text() && limits.heartbeat == Heartbeat::All
-            || chats && limits.heartbeat == Heartbeat::Auto;
+            || service == Service::Chat && limits.heartbeat == Heartbeat::Auto
+            || service == Service::WebEcho && limits.idle_timeout.is_some()
+            || matches!(service, Service::WebEcho | Service::WebChat) && limits.heartbeat != Heartbeat::Off
+            || service == Service::Health;
         let stays = found_silent && random.one_in(2);
-        let mut script = if chats { chat::script(index, length, stays, random) } else { Vec::new() };
-        if !chats {
+        let (mut script, mut pieces) = match service {
+            Service::Chat => (chat::script(index, length, stays, random), Vec::new()),
+            _ if service.is_web() => web::script(service, index, length, stays, limits, random),
+            _ => Default::default(),
+        };
+        if service != Service::Chat && !service.is_web() {
             while script.len() < length {
                 match service {
                     Service::Lines => script.extend(line(random)),
@@ -95,10 +143,15 @@ impl Client {
             script.truncate(length); // the last line is seldom a whole one
         }
         script.reverse();
+        pieces.reverse();
         Client {
             service,
             node: None,
             script,
+            pieces,
+            left_of_piece: 0,
+            open: false,
+            polls: 0,
             sent: Vec::new(),
             fin: false,
             received: Vec::new(),
@@ -114,14 +167,17 @@ impl Client {
             reset: false,
             unwatched: false,
             answer_destroyed: false,
+            refused: false,
+            told_in_turn: None,
             told: None,
             told_in_calm: false,
             closed: None,
         }
     }
 
-    pub(crate) fn told(&mut self, close: Close, read: usize, stormy: bool) {
+    pub(crate) fn told(&mut self, close: Close, read: usize, stormy: bool, turn: usize) {
         (self.told, self.told_in_calm) = (Some((close, read)), !stormy);
+        self.told_in_turn = Some((close, turn));
     }
 
     pub(crate) fn is_told(&self) -> bool {
@@ -129,7 +185,7 @@ impl Client {
     }
 
     pub(crate) fn is_refused(&self) -> bool {
-        self.told.is_some_and(|(close, _)| close == Close::Full)
+        self.refused
     }
 
     pub(crate) fn ended_by_server(&mut self, close: Close, cut_off: bool) {
@@ -145,13 +201,14 @@ impl Client {
     fn goal(&self, plan: &Plan) -> usize {
         match self.service {
             Service::Lines | Service::Raw | Service::Chat => 0,
+            Service::Health | Service::WebEcho | Service::WebChat => 0,
             Service::Ticker => plan.ticks * TICK.len(),
             Service::Producer => plan.produce_bytes,
         }
     }
 
     /// All that the client must ever be answered, as far as that can be known now.
-    fn expected(&self, plan: &Plan, limits: &Limits) -> Vec<u8> {
+    fn expected(&self, plan: &Plan, limits: &Limits, side: Option<&Side>) -> Vec<u8> {
         // Whoever was told the end is answered what was read by then; after a goodbye, that was everything.
         let (heard, ended, farewell) = match self.told {
             Some((close, _)) if close == Close::Full => (0, false, Some(close)),
@@ -171,7 +228,8 @@ impl Client {
             Service::Raw => self.sent[..heard].to_vec(),
             Service::Ticker => TICK.iter().copied().cycle().take(goal).collect(),
             Service::Producer => (0..goal).map(product).collect(),
-            Service::Chat => self.received.clone(), // looked at when it is written
+            Service::Chat | Service::WebChat => self.received.clone(), // looked at when it is written
+            Service::Health | Service::WebEcho => side.map_or(Vec::new(), |side| side.pushed.clone()), // and that when it is said
         }
     }
 
@@ -187,6 +245,13 @@ impl Client {
 
     /// Looks for PINGs in what has just come.
     fn hear_pings(&mut self) {
+        if self.service.is_web() {
+            while let Some((item, used)) = web::item(&self.received[self.searched..], &mut self.open) {
+                self.pings += usize::from(self.answers && item.starts_with("<ping>"));
+                self.searched += used;
+            }
+            return;
+        }
         while let Some(length) = self.received[self.searched..].iter().position(|byte| *byte == b'\n') {
             let line = &self.received[self.searched..self.searched + length];
             self.pings += usize::from(self.answers && self.service.is_text() && line == b"PING");
@@ -195,20 +260,32 @@ impl Client {
     }
 
     /// Answers, if it stands between two lines.
-    fn answer_pings(&mut self) {
-        if self.sent.last().is_none_or(|byte| *byte == b'\n') {
+    fn answer_pings(&mut self, random: &mut Random) {
+        if self.service.is_web() {
+            if self.left_of_piece == 0 {
+                for _ in 0..std::mem::take(&mut self.pings) {
+                    self.push_front(&web::pong(random));
+                }
+            }
+        } else if self.sent.last().is_none_or(|byte| *byte == b'\n') {
             for _ in 0..std::mem::take(&mut self.pings) {
                 self.script.extend(b"PONG\n".iter().rev());
             }
         }
     }
 
+    /// What it sends next.
+    fn push_front(&mut self, piece: &[u8]) {
+        self.script.extend(piece.iter().rev());
+        self.pieces.push(piece.len());
+    }
+
     /// At all times: what has come is the beginning of what is expected.
-    fn check_so_far(&self, plan: &Plan, limits: &Limits) {
-        if self.service == Service::Chat {
+    fn check_so_far(&self, plan: &Plan, limits: &Limits, side: Option<&Side>) {
+        if matches!(self.service, Service::Chat | Service::WebChat) {
             return;
         }
-        let expected = self.expected(plan, limits);
+        let expected = self.expected(plan, limits, side);
         let received = self.answers_received();
         // The last line may be a PING that has only just begun.
         let begun = expected.starts_with(&received)
@@ -226,18 +303,20 @@ impl Client {
     }
 
     /// At the end: whoever stayed has received everything, and then the end. Returns what to count.
-    fn check_end(&self, pushed: usize, plan: &Plan, limits: &Limits) -> Option<&'static str> {
-        self.check_so_far(plan, limits);
+    fn check_end(&self, pushed: usize, plan: &Plan, limits: &Limits, side: Option<&Side>) -> Option<&'static str> {
+        self.check_so_far(plan, limits, side);
         if self.refused_by_kernel || self.reset || self.unwatched {
             return None;
         }
-        let (close, cut_off) =
-            self.closed.expect("a client was forgotten: neither accepted nor refused, or never ended");
+        let Some((close, cut_off)) = self.closed else {
+            panic!("a client of {:?} was forgotten: neither accepted nor refused, or never ended", self.service);
+        };
         if cut_off {
             return None; // stalled, or still not finished when the time for the stop was up
         }
         if self.answer_destroyed {
             let ends = self.service == Service::Producer && plan.producer_closes || self.service == Service::Chat;
+            let ends = ends || self.service.is_web();
             let by_machine = close != Close::Bye || ends; // or has asked to quit
             assert!(by_machine, "somebody who had said its end was closed with input unread");
             let in_time = self.told_in_calm && close != Close::Full;
@@ -245,7 +324,10 @@ impl Client {
             return Some("answers destroyed by a reset");
         }
         assert!(self.end_read, "the end never came, although it was closed {close}");
-        let mut expected = self.expected(plan, limits).len();
+        if let Some(side) = side.filter(|side| close == Close::Bye && !side.is_over_early()) {
+            assert_eq!(side.consumed, self.sent.len(), "a client of {:?} was not heard to its end", self.service);
+        }
+        let mut expected = self.expected(plan, limits, side).len();
         let interrupted = close != Close::Bye || self.fin;
         if !self.service.is_echo() && interrupted {
             expected = pushed; // it was not allowed to say more
@@ -336,8 +418,9 @@ impl World {
     /// Takes a place in the backlog, if there is one.
     fn connect(&mut self, index: usize) -> bool {
         let service = self.clients[index].service;
-        let listener = self.listeners[Service::ALL.iter().position(|known| *known == service).expect("known")];
-        if self.nodes[listener].dropped {
+        let listener = self.listeners[service.door()];
+        if self.nodes[listener].dropped || self.ended {
+            assert!(self.stopped_at.is_some(), "nobody is listening although no stop has begun");
             self.clients[index].refused_by_kernel = true;
             return false;
         }
@@ -387,7 +470,7 @@ impl World {
     fn client_sends(&mut self, index: usize, most: usize) -> bool {
         let client = &mut self.clients[index];
         let Some(node) = client.node else { return false };
-        client.answer_pings();
+        client.answer_pings(&mut self.random);
         if client.fin || client.script.is_empty() {
             return false;
         }
@@ -400,6 +483,10 @@ impl World {
         for _ in 0..count {
             let byte = client.script.pop().expect("counted");
             client.sent.push(byte);
+            if client.left_of_piece == 0 {
+                client.left_of_piece = client.pieces.pop().unwrap_or(0);
+            }
+            client.left_of_piece = client.left_of_piece.saturating_sub(1);
             pipe.to_server.push_back(byte);
         }
         if count > 0 {
@@ -426,7 +513,7 @@ impl World {
             return news;
         }
         let room_is_news = std::mem::take(&mut pipe.wants_room);
-        client.check_so_far(&self.plan, &self.limits);
+        client.check_so_far(&self.plan, &self.limits, self.webs.get(&index));
         if room_is_news && !dropped {
             self.edge(node, false, true);
         }
@@ -512,7 +599,18 @@ impl World {
             return self.connect(index);
         }
         let mut any = self.client_reads(index, usize::MAX);
+        if self.clients[index].service == Service::Health && self.clients[index].end_read {
+            return any; // nobody is there to be asked any more
+        }
         any |= self.client_sends(index, usize::MAX);
+        let client = &mut self.clients[index];
+        let asks_again = client.service == Service::Health && client.stays && client.script.is_empty();
+        if asks_again && self.asked_at.is_some() && client.polls < 20 && client.searched == client.received.len() {
+            // As a balancer does, until the server has gone.
+            client.polls += 1;
+            client.push_front(&web::poll());
+            return any;
+        }
         let client = &self.clients[index];
         if client.script.is_empty() && !client.stays && client.received.len() >= client.goal(&self.plan) {
             any |= self.client_ends(index);
@@ -539,7 +637,7 @@ impl World {
         for index in 0..self.clients.len() {
             let pushed = self.clients[index].node.map_or(0, |node| self.nodes[node].pipe().pushed);
             let client = &self.clients[index];
-            if let Some(what) = client.check_end(pushed, &self.plan, &self.limits) {
+            if let Some(what) = client.check_end(pushed, &self.plan, &self.limits, self.webs.get(&index)) {
                 self.count(what);
             }
         }

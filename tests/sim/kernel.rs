@@ -61,6 +61,8 @@ pub(crate) struct Pipe {
     pub(crate) client: usize,
     pub(crate) chats: bool,
     pub(crate) peer: SocketAddr,
+    /// The turn in which it was accepted.
+    pub(crate) accepted_in_turn: usize,
     /// What the client has sent and the reactor has not read, and how much of that there may be.
     pub(crate) to_server: VecDeque<u8>,
     pub(crate) to_server_size: usize,
@@ -114,6 +116,7 @@ impl Pipe {
             client,
             chats: service == Service::Chat,
             peer,
+            accepted_in_turn: 0,
             to_server: VecDeque::new(),
             to_server_size: random.within(8..=64),
             fin: false,
@@ -331,7 +334,21 @@ impl World {
             self.now = self.now + held_up;
             self.disturbances += 1;
         }
+        self.maybe_stops();
         jumped
+    }
+
+    /// A stop that was asked for begins when the drain delay is over, and not before that.
+    fn maybe_stops(&mut self) {
+        if let Some((at, _)) = self.asked_at
+            && self.stopped_at.is_none()
+            && self.now >= at + self.limits.drain_delay
+        {
+            (self.stopped_at, self.stopped_in_turn, self.stopping_now) = (Some(self.now), self.turn, true);
+            if !self.limits.drain_delay.is_zero() {
+                self.count("stops after a delay");
+            }
+        }
     }
 
     fn watch(&mut self, node: usize, key: usize) -> io::Result<()> {
@@ -371,6 +388,14 @@ impl World {
     fn dropped(&mut self, node: usize) {
         assert!(self.nodes[node].key.is_none() || self.ending, "closed while still watched");
         assert!(!std::mem::replace(&mut self.nodes[node].dropped, true));
+        if node == self.listeners[Service::Health.door()] && !self.ending {
+            assert_eq!(
+                self.web_awaits(self.turn),
+                None,
+                "the door of the monitors closes before somebody else has gone"
+            );
+            self.monitors_end = true;
+        }
         match &mut self.nodes[node].kind {
             Kind::Stream(pipe) => {
                 let (client, unread) = (pipe.client, !pipe.to_server.is_empty());
@@ -420,6 +445,11 @@ impl World {
             self.count("accepts after descriptors ran out");
         }
         self.takes(door, 1);
+        let turn = self.turn;
+        self.nodes[node].pipe().accepted_in_turn = turn;
+        if self.asked_at.is_some() && self.stopped_at.is_none() {
+            self.count("accepted in the drain delay");
+        }
         self.accepts_now += 1;
         self.accepts += 1;
         self.open_streams += 1;
@@ -600,9 +630,9 @@ impl World {
         (used.may_read, used.excused) = (false, false);
         let Kind::Signals(count) = &mut used.kind else { panic!("not the signals") };
         let taken = std::mem::take(count);
-        if taken > 0 && self.stopped_at.is_none() {
-            self.stopped_at = Some(self.now);
-            self.stopping_now = true;
+        if taken > 0 && self.asked_at.is_none() {
+            self.asked_at = Some((self.now, self.turn));
+            self.maybe_stops();
         }
         taken
     }

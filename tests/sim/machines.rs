@@ -1,6 +1,7 @@
 //! The machines of the simulation: two of its own, and the recorder around every machine, which checks what it is told.
 
 use crate::kernel::{Kind, Shared};
+use crate::web::{self, Role};
 use crate::world::World;
 use oneloop::close::Close;
 use oneloop::limits::{Heartbeat, SlowReader};
@@ -25,6 +26,10 @@ pub(crate) struct Life {
     spoke: bool,
     asked: u32,
     gave_up: bool,
+    /// Over the limit, and let in.
+    is_spare: bool,
+    /// The moment of its last deadline.
+    expired_at: Option<Moment>,
     /// When it was last heard by its machine, and how much there was then of what keeps a deadline.
     heard: Moment,
     heard_at_disturbance: usize,
@@ -45,6 +50,8 @@ impl Default for Life {
             spoke: false,
             asked: 0,
             gave_up: false,
+            is_spare: false,
+            expired_at: None,
             heard: Moment::START,
             heard_at_disturbance: 0,
             heard_at_trouble: 0,
@@ -203,7 +210,7 @@ impl<P: Protocol> Protocol for Recorder<P> {
     fn opened(&mut self, context: &mut Context<'_>, address: SocketAddr) {
         let ((), before) = self.tell(
             context,
-            |world, life, _| world.check_opened(life, address),
+            |world, life, context| world.check_opened(life, context, address),
             |inner, context| inner.opened(context, address),
         );
         self.told(context, &Told::Opened, before);
@@ -214,7 +221,8 @@ impl<P: Protocol> Protocol for Recorder<P> {
         self.told(context, &Told::Bytes(&bytes[..consumed]), before);
         // The reactor asks the same, at the same time.
         let held = consumed < bytes.len() && context.is_full();
-        self.world.borrow_mut().left_unfinished(self.life, bytes.len() - consumed, held);
+        let left = bytes.len() - consumed + context.message.len();
+        self.world.borrow_mut().left_unfinished(self.life, left, held);
         consumed
     }
 
@@ -247,6 +255,10 @@ impl<P: Protocol> Protocol for Recorder<P> {
         self.told(context, &Told::Closing(close), before);
     }
 
+    fn outlasts(&self) -> bool {
+        self.inner.outlasts()
+    }
+
     fn closed(&mut self, close: Close) {
         self.world.borrow_mut().check_closed(self.life, close);
         self.inner.closed(close);
@@ -268,6 +280,9 @@ impl World {
         let life = &self.lives[life];
         assert_eq!(life.id, Some(id), "the name of a connection changed");
         assert_eq!(life.closed, None, "told something after the end");
+        if life.is_stream && life.opened {
+            self.check_standing(life.is_spare, context);
+        }
         let client = match &mut self.nodes[life.node].kind {
             Kind::Stream(pipe) => {
                 if pipe.chats {
@@ -308,8 +323,19 @@ impl World {
         }
         let (client, chats) = { (self.nodes[node].pipe().client, self.nodes[node].pipe().chats) };
         let pushed = &context.outbox.as_slice()[before..];
+        if self.clients[client].service.is_web() {
+            let pipe = self.nodes[node].pipe();
+            // What is held it has not looked at.
+            let has_begun = (!pipe.held).then_some(pipe.unfinished > 0);
+            self.web_told(client, context, told, pushed, has_begun);
+            if self.webs[&client].role != Role::Http {
+                self.lives[life].spoke = true;
+                self.heartbeat_told(life, told, pushed, web::PING);
+            }
+            return;
+        }
         if self.clients[client].service.is_text() {
-            self.heartbeat_told(life, told, pushed);
+            self.heartbeat_told(life, told, pushed, b"PING\n");
         }
         if chats {
             let pushed = str::from_utf8(pushed).expect("ASCII").to_string();
@@ -318,7 +344,7 @@ impl World {
     }
 
     /// The heartbeat, as simply as possible: what a machine has heard, and what it asks.
-    fn heartbeat_told(&mut self, life: usize, told: &Told<'_>, pushed: &[u8]) {
+    fn heartbeat_told(&mut self, life: usize, told: &Told<'_>, pushed: &[u8], ping: &[u8]) {
         let (mode, retries) = (self.limits.heartbeat, self.limits.heartbeat_retries);
         let (now, disturbances) = (self.now, self.disturbances);
         let life = &mut self.lives[life];
@@ -333,7 +359,7 @@ impl World {
                 life.gave_up = true;
             }
             Told::Expired => {
-                assert_eq!(pushed, b"PING\n");
+                assert_eq!(pushed, ping);
                 life.asked += 1;
                 assert!(life.asked <= retries + 1, "asked {} times", life.asked);
                 match mode {
@@ -389,7 +415,45 @@ impl World {
         pipes.iter().filter(|(client, _)| !self.clients[*client].is_told()).map(|(_, bytes)| bytes).sum()
     }
 
-    fn check_opened(&mut self, life: usize, address: SocketAddr) {
+    /// Somebody new: served, over the limit and let in, or refused, as the reactor's own counts say.
+    fn check_admission(&mut self, life: usize, context: &Context<'_>) {
+        let (metrics, limits) = (&*context.metrics, &self.limits);
+        let (open, spare) = (metrics.open, metrics.spare_open);
+        assert!(
+            open <= limits.max_connections && spare <= limits.max_spare,
+            "{open} are served and {spare} let in over the limit"
+        );
+        let node = self.lives[life].node;
+        let Kind::Stream(pipe) = &self.nodes[node].kind else { panic!("not a stream") };
+        let is_web = self.clients[pipe.client].service.is_web();
+        let stops = self.stopped_at.is_some();
+        let is_spare = if stops { spare > self.spare_before } else { context.standing.is_spare };
+        assert!(!is_spare || is_web && open == limits.max_connections, "let in over the limit: {open} are served");
+        self.lives[life].is_spare = is_spare;
+        if is_spare {
+            self.count("web: spare connections");
+        }
+    }
+
+    /// What the machine is told of the server is so. In the turn in which that changes it may be either.
+    fn check_standing(&self, is_spare: bool, context: &Context<'_>) {
+        let is = |at: Option<(Moment, usize)>, standing: bool| match at {
+            Some((_, turn)) => turn == self.turn || standing,
+            None => !standing,
+        };
+        assert!(is(self.asked_at, context.standing.is_draining), "draining: {:?}", context.standing);
+        let stops = self.stopped_at.map(|at| (at, self.stopped_in_turn));
+        assert!(
+            is_spare && context.standing.is_spare || is(stops, context.standing.is_spare),
+            "{:?}",
+            context.standing
+        );
+    }
+
+    fn check_opened(&mut self, life: usize, context: &Context<'_>, address: SocketAddr) {
+        if self.lives[life].is_stream {
+            self.check_admission(life, context);
+        }
         let life = &mut self.lives[life];
         assert!(!std::mem::replace(&mut life.opened, true), "opened twice");
         assert_eq!(life.closing, None, "opened after closing");
@@ -416,6 +480,7 @@ impl World {
         let (now, disturbances) = (self.now, self.disturbances);
         let life = &mut self.lives[life];
         let armed = life.deadline.take().expect("expired without a deadline");
+        life.expired_at = Some(now);
         assert_eq!(*context.deadline, None, "a deadline that has come is taken out");
         assert!(armed.at <= now, "expired {:?} too soon", armed.at - now);
         let mut on_time = armed.disturbances == disturbances;
@@ -439,18 +504,38 @@ impl World {
     fn check_closing(&mut self, life: usize, close: Close) {
         let life = &mut self.lives[life];
         assert_eq!(life.closing.replace(close), None, "closing twice");
-        assert_eq!(life.opened, close != Close::Full, "whoever is refused is not opened, and only that one");
+        let (is_spare, opened, expired_now) = (life.is_spare, life.opened, life.expired_at == Some(self.now));
+        assert!(opened || close == Close::Full, "only whoever is refused is not opened");
+        assert!(!opened || close != Close::Full || is_spare, "let in and then refused");
         let (node, asked) = (life.node, life.asked);
         let pipe = self.nodes[node].pipe();
         let (client, read) = (pipe.client, pipe.read);
         match close {
+            Close::Idle if expired_now && self.clients[client].service.is_web() => self.count("web: idle in HTTP"),
             Close::Idle => self.check_idle(node, asked),
-            Close::Full => self.count("refused"),
+            Close::Full if opened => (),
+            Close::Full => {
+                self.count("refused");
+                self.clients[client].refused = true;
+            }
             Close::MemoryFull => {
                 let bytes = self.unfinished_bytes();
                 assert!(bytes > self.limits.memory_bytes / 2, "closed `full` with {bytes} bytes unfinished");
             }
+            Close::Shutdown if self.stopped_at.is_none() => {
+                assert!(is_spare && self.asked_at.is_some(), "told of a stop before it has begun");
+            }
             Close::Shutdown => {
+                if self.clients[client].service.is_web()
+                    && self.webs.get(&client).is_none_or(|side| side.role == Role::Http)
+                    && !self.web_was_refused(client)
+                {
+                    // Once that has begun, one that holds what it has not been asked may end later.
+                    let other = self.web_awaits(self.turn).filter(|_| !self.monitors_end);
+                    assert_eq!(other, None, "a monitor ends before somebody else has gone");
+                    self.monitors_end = true;
+                    self.count("web: monitors ended last");
+                }
                 self.check_read_once_more(node);
                 let may_write = { self.nodes[node].may_write && !self.nodes[node].pipe().wants_room };
                 let due = self.chat_is_due(client);
@@ -458,7 +543,7 @@ impl World {
             }
             _ => (),
         }
-        self.clients[client].told(close, read, self.stormy);
+        self.clients[client].told(close, read, self.stormy, self.turn);
     }
 
     fn check_idle(&mut self, node: usize, asked: u32) {
@@ -489,6 +574,8 @@ impl World {
         let (chats, client, held, wrote_now) = (pipe.chats, pipe.client, pipe.held, pipe.progress == now);
         // What a member of a room is owed is not all counted, or has been written only after it was its turn to be read.
         let owed_more = chats && (wrote_now || !self.chat_nobody_waits(client));
+        // A monitor is told at the end of the turn, when it has been written to.
+        let owed_more = owed_more || self.clients[client].service.is_web() && wrote_now;
         let excused = !self.stopping_now || !self.plan.fair || owed_more || held;
         assert!(had_its_turn || excused, "not read once more before the stop");
     }

@@ -11,6 +11,7 @@ mod machines;
 mod plan;
 mod random;
 mod strict;
+mod web;
 mod world;
 
 use clients::Service;
@@ -21,6 +22,8 @@ use oneloop::protocol::Protocol;
 use oneloop::protocol::chat::Chat;
 use oneloop::protocol::datagram::Responder;
 use oneloop::protocol::echo::{LineEcho, RawEcho};
+#[cfg(feature = "web")]
+use oneloop::protocol::web::{Desk, Web};
 use oneloop::reactor::{Ended, Reactor};
 use plan::Stop;
 use std::cell::{Cell, RefCell};
@@ -31,7 +34,7 @@ use world::{Counts, World};
 const SEEDS: u64 = 1_000;
 
 /// What a thousand seeds must have gone through, or they prove little.
-const MUST_HAPPEN: [&str; 54] = [
+const MUST_HAPPEN: [&str; 55] = [
     "MISSED",
     "PINGs sent",
     "accepted in a batch in which others ended",
@@ -85,7 +88,35 @@ const MUST_HAPPEN: [&str; 54] = [
     "sends failed",
     "suspensions",
     "told why, in full",
+    "waited for a place among the refused",
     "watches failed",
+];
+
+/// The same of those who come by HTTP.
+const MUST_HAPPEN_IN_THE_WEB: [&str; 23] = [
+    "accepted in the drain delay",
+    "stops after a delay",
+    "web: MISSED as a frame",
+    "web: close frames",
+    "web: half a request in all its time",
+    "web: history as frames",
+    "web: idle in HTTP",
+    "web: letters as frames",
+    "web: lines as frames",
+    "web: messages echoed",
+    "web: monitors ended last",
+    "web: pings between fragments",
+    "web: refused to whoever may only ask",
+    "web: several lines in a message",
+    "web: sockets that chat",
+    "web: sockets that echo",
+    "web: spare connections",
+    "web: told of draining",
+    "web: told of draining in the delay",
+    "web: told that all is well",
+    "web: told why by a close frame",
+    "web: too long",
+    "web: too many fragments",
 ];
 
 #[test]
@@ -101,7 +132,8 @@ fn whatever_the_seed_nothing_is_lost_and_nothing_is_forgotten() {
         }
     }
     println!("{counts:#?}");
-    for what in MUST_HAPPEN {
+    let web = MUST_HAPPEN_IN_THE_WEB.into_iter().filter(|_| web::WEB);
+    for what in MUST_HAPPEN.into_iter().chain(web) {
         assert!(counts.contains_key(what), "in {SEEDS} seeds this never happened: {what}");
     }
 }
@@ -134,9 +166,20 @@ impl Simulation {
         let mut reactor = Reactor::new(Fake(world.clone()), limits);
         let handle = |node: usize| Handle { node, world: world.clone() };
         let listeners = world.borrow().listeners.clone();
-        for (service, node) in Service::ALL.into_iter().zip(listeners) {
-            let world = world.clone();
-            reactor.listen("service", handle(node), move || machine(service, &world)).unwrap();
+        for ((service, name), node) in Service::DOORS.into_iter().zip(listeners) {
+            let (handle, world) = (handle(node), world.clone());
+            if service != Service::Health {
+                reactor.listen(name, handle, move || machine(service, &world)).unwrap();
+                continue;
+            }
+            #[cfg(feature = "web")]
+            {
+                let desk = Rc::new(Desk::new(&[], Default::default, world::own_address()));
+                let machine = move || Box::new(Recorder::new(Web::new(desk.clone()), &world)) as Box<dyn Protocol>;
+                reactor.monitor(name, handle, machine).unwrap();
+            }
+            #[cfg(not(feature = "web"))]
+            reactor.monitor(name, handle, move || machine(Service::Lines, &world)).unwrap();
         }
         let (mailbox, signals) = { (world.borrow().mailbox, world.borrow().signals) };
         let responder = {
@@ -203,12 +246,21 @@ impl Simulation {
         if self.ended == Some(Ended::Killed) {
             return;
         }
+        if self.ended.is_some() {
+            self.world.borrow_mut().web_door_is_left();
+        }
         while self.world.borrow_mut().clients_finish() {} // what the kernel still holds for them
         self.check_all_gone();
         let stop = self.world.borrow().plan.stop;
         if stop == Stop::Quiet {
             self.world.borrow_mut().signal();
             self.turn();
+            for _ in 0..10 {
+                // A drain delay in which nothing happens.
+                if self.ended.is_none() && self.world.borrow().stopped_at.is_none() {
+                    self.turn();
+                }
+            }
         }
         assert_eq!(self.ended, (stop != Stop::Never).then_some(Ended::Drained), "the stop was {stop:?}");
     }
@@ -218,6 +270,7 @@ impl Simulation {
         STEP.set(self.world.borrow().turn);
         self.ended = self.reactor.turn().expect("the fake network can always go on");
         self.world.borrow_mut().turn_ends();
+        self.check_counts();
         self.check_memory();
         let world = self.world.borrow();
         if let (Some(Ended::Drained), Some(at), true) = (self.ended, world.stopped_at, world.plan.fair) {
@@ -225,17 +278,40 @@ impl Simulation {
         }
     }
 
+    /// What the reactor counts in two ways comes to the same; monitors do not go on once everybody else has gone.
+    fn check_counts(&mut self) {
+        let (metrics, world) = (self.reactor.metrics(), &mut *self.world.borrow_mut());
+        let (open, spare) = (metrics.open, metrics.spare_open);
+        assert!(open <= world.limits.max_connections, "{open} are served");
+        assert!(spare <= world.limits.max_spare, "{spare} are let in over the limit");
+        let services = &metrics.services;
+        assert_eq!(services.iter().map(|service| service.open).sum::<usize>(), open + spare);
+        assert_eq!(services.iter().map(|service| service.accepted).sum::<u64>(), metrics.accepted);
+        assert_eq!(metrics.turn.count() + 1, metrics.turns, "all turns but the one that is going on");
+        world.spare_before = spare;
+        let may_be_more = world.stopped_at.is_some();
+        assert!(
+            metrics.refused_open <= world.limits.max_refused || may_be_more,
+            "{} are being refused",
+            metrics.refused_open
+        );
+        world.is_crowded = metrics.refused_open >= world.limits.max_refused && open == world.limits.max_connections;
+        let goes_on = world.stopped_at.is_some() && self.ended.is_none() && world.web_awaits(usize::MAX).is_none();
+        assert!(!goes_on || !world.web_goes_on(), "monitors go on although everybody else has gone");
+    }
+
     /// All queued bytes together stay within their budget and a little more for each connection.
     fn check_memory(&mut self) {
         let (queued, metrics) = (self.reactor.queued_bytes(), self.reactor.metrics());
         let limits = self.world.borrow().limits.clone();
         // The one turn of a connection that goes over the budget: what it may be owed and one answer more, and its input.
-        let answer = ANSWER_BYTES + limits.max_line_bytes;
+        let web = if self.world.borrow().plan.webby > 0 { web::ANSWER_BYTES } else { 0 };
+        let answer = ANSWER_BYTES + limits.max_line_bytes + web;
         let last = limits.outbox_high_bytes + answer + limits.read_budget_bytes;
         // From then on nobody who is owed bytes is read, but everybody else may be, once: one lean read, which may end a
         // line and thereby become an answer. And everybody may be told why it ends.
         let each = limits.lean_read_bytes + answer + FAREWELL_BYTES;
-        let most = limits.memory_bytes + last + each * (metrics.open + metrics.refused_open);
+        let most = limits.memory_bytes + last + each * (metrics.open + metrics.spare_open + metrics.refused_open);
         assert!(queued <= most, "{queued} bytes are queued, {most} at the most");
         if queued > limits.memory_bytes {
             self.world.borrow_mut().count("memory budget exceeded");
@@ -245,8 +321,8 @@ impl Simulation {
     fn check_all_gone(&mut self) {
         let world = &mut *self.world.borrow_mut();
         let metrics = self.reactor.metrics();
-        let left = (metrics.open, metrics.refused_open);
-        assert_eq!(left, (0, 0), "connections are left although all is quiet: {}", world.who_is_left());
+        let left = (metrics.open, metrics.spare_open, metrics.refused_open);
+        assert_eq!(left, (0, 0, 0), "connections are left although all is quiet: {}", world.who_is_left());
         assert_eq!(self.reactor.queued_bytes(), 0, "bytes are queued for nobody");
         world.check_clients();
         if world.stopped_at.is_none() {
@@ -318,5 +394,6 @@ fn machine(service: Service, world: &Shared) -> Box<dyn Protocol> {
         Service::Ticker => Box::new(Recorder::new(ticker, world)),
         Service::Producer => Box::new(Recorder::new(producer, world)),
         Service::Chat => Box::new(Recorder::new(Chat::default(), world)),
+        Service::Health | Service::WebEcho | Service::WebChat => unreachable!("they have a machine of their own"),
     }
 }

@@ -1,6 +1,7 @@
 //! What one seed decides before the first turn: the limits, the kind of kernel, how often what goes wrong, and the stop.
 
 use crate::random::Random;
+use crate::web::WEB;
 use oneloop::limits::{Heartbeat, Limits, SlowReader};
 use oneloop::protocol::datagram::Reply;
 use std::time::Duration;
@@ -90,6 +91,9 @@ pub(crate) struct Plan {
     pub(crate) reply: Reply,
     /// Of a thousand clients, so many chat.
     pub(crate) chatty: usize,
+    /// Of a thousand clients, so many come by HTTP; and some of them ask how the server is even where all others chat.
+    pub(crate) webby: usize,
+    pub(crate) watched: bool,
     /// There is memory for all rooms, so that each log holds what its own bound allows.
     pub(crate) plenty: bool,
 }
@@ -132,6 +136,8 @@ impl Plan {
             reply: [Reply::Ok, Reply::Ack, Reply::Echo][random.below(3)],
             chatty: [0, 300, 1_000][random.below(3)],
             plenty: random.one_in(2),
+            webby: if WEB { [0, 300, 600, 1_000][random.below(4)] } else { 0 },
+            watched: random.one_in(2),
         }
     }
 
@@ -139,11 +145,16 @@ impl Plan {
     pub(crate) fn limits(&self, random: &mut Random) -> Limits {
         let seconds = |count: usize| Duration::from_secs(count as u64);
         let millis = |random: &mut Random, range| Duration::from_millis(random.within(range) as u64);
-        let tiny = Limits { max_line_bytes: 24, ..Limits::default() };
+        let tiny = Limits { max_line_bytes: 24, max_fragments: 4, max_head_bytes: 200, ..Limits::default() };
         let (max_rooms, room_log_bytes) = (random.within(1..=4), tiny.least_room_log_bytes() + random.below(100));
         // One room more than that is the lobby, and one is being made while another is left.
         let rooms_bytes = if self.plenty { (max_rooms + 2) * room_log_bytes } else { 0 };
+        // A handshake is longer than any line.
+        let web_bytes = if self.webby > 0 { [400, 1_200, 4_000][random.below(3)] } else { 0 };
         Limits {
+            head_timeout: millis(random, 300..=8_000),
+            max_spare: random.below(3),
+            drain_delay: if random.one_in(3) { millis(random, 1..=2_000) } else { Duration::ZERO },
             max_rooms,
             room_log_bytes,
             slow_reader: [SlowReader::Skip, SlowReader::Disconnect, SlowReader::Block][random.below(3)],
@@ -162,7 +173,7 @@ impl Plan {
             lean_read_bytes: 4,
             outbox_high_bytes: 64,
             outbox_low_bytes: 16,
-            memory_bytes: rooms_bytes + 48 * [2, 2, 3, 4, 8, 16][random.below(6)],
+            memory_bytes: rooms_bytes + web_bytes + 48 * [2, 2, 3, 4, 8, 16][random.below(6)],
             pool_bytes: 256,
             max_datagram_bytes: 32,
             datagram_budget: 3,

@@ -19,7 +19,12 @@ impl World {
         if wait == Some(Duration::ZERO) {
             return;
         }
+        if let (Some((at, _)), None) = (self.asked_at, self.stopped_at) {
+            let in_time = wait.is_some_and(|wait| self.now + wait <= at + self.limits.drain_delay);
+            assert!(in_time, "the loop would sleep past the end of the drain delay");
+        }
         let a_descriptor_is_free = self.buried_before > 0;
+        let mut waiting_to_be_refused = 0;
         for node in self.keys.values().map(|node| &self.nodes[*node]) {
             let what = match &node.kind {
                 Kind::Stream(pipe) if pipe.error_seen || pipe.end_read => continue,
@@ -41,11 +46,28 @@ impl World {
                     Some(at) => {
                         assert!(!a_descriptor_is_free, "the loop sleeps although a descriptor is free");
                         let retry = at + self.limits.accept_retry;
-                        let in_time = wait.is_some_and(|wait| self.now + wait <= retry);
-                        assert!(in_time, "the loop would sleep past the next try to accept");
+                        // While it is crowded the loop looks again in time, and then need not even try.
+                        let in_time =
+                            |wait| self.now + wait <= retry || self.is_crowded && wait <= self.limits.accept_retry;
+                        assert!(wait.is_some_and(in_time), "the loop would sleep past the next try to accept");
                         continue;
                     }
-                    None if node.may_read && !waiting.is_empty() => "accept",
+                    None if node.may_read && !waiting.is_empty() => {
+                        let is_web = match &self.nodes[waiting[0]].kind {
+                            Kind::Stream(pipe) => self.clients[pipe.client].service.is_web(),
+                            _ => false,
+                        };
+                        let may_be_spare = is_web && self.spare_before < self.limits.max_spare;
+                        if !self.is_crowded || may_be_spare {
+                            "accept"
+                        } else {
+                            // No descriptor, no edge: it is for the loop to try again.
+                            let in_time = wait.is_some_and(|wait| wait <= self.limits.accept_retry);
+                            assert!(in_time, "the loop would sleep past the next try to refuse");
+                            waiting_to_be_refused += 1;
+                            continue;
+                        }
+                    }
                     None => continue,
                 },
                 Kind::Datagram(waiting) if node.may_read && !waiting.is_empty() => "receive",
@@ -53,6 +75,9 @@ impl World {
                 _ => continue,
             };
             panic!("the loop sleeps although it could {what}");
+        }
+        if waiting_to_be_refused > 0 {
+            self.count("waited for a place among the refused");
         }
     }
 
@@ -116,12 +141,24 @@ impl World {
             Kind::Signals(_) => return,
         };
         let taken = self.nodes[node].taken_now;
-        assert!(taken <= budget || self.stopping_now, "{taken} {what} in one turn, where {budget} are agreed");
+        // The monitors' door closes last, and lets in whoever waits; and they are heard once more then.
+        let is_monitor = match &self.nodes[node].kind {
+            Kind::Stream(pipe) => self.clients[pipe.client].service.is_web(),
+            _ => what == "connections",
+        };
+        let closes = self.stopping_now || is_monitor && self.stopped_at.is_some();
+        assert!(taken <= budget || closes, "{taken} {what} in one turn, where {budget} are agreed");
     }
 
     /// Whoever has been told nothing, or that there is nothing, has no reason to ask.
     pub(crate) fn needs_reason(&mut self, node: usize, what: &str) {
         let strict = !self.plan.spurious && !self.stopping_now;
+        // Monitors are heard once more when all others have gone.
+        let is_monitor = match &self.nodes[node].kind {
+            Kind::Stream(pipe) => self.clients[pipe.client].service.is_web(),
+            _ => false,
+        };
+        let strict = strict && !(is_monitor && what == "read" && self.stopped_at.is_some());
         let used = self.in_use(node);
         let reason = if what == "write" { used.may_write } else { used.may_read || used.excused };
         assert!(reason || !strict, "{what} without a reason");

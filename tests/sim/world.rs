@@ -6,6 +6,7 @@ use crate::kernel::{Edge, Kind, Node, Pipe};
 use crate::machines::Life;
 use crate::plan::Plan;
 use crate::random::Random;
+use crate::web::Side;
 use oneloop::limits::Limits;
 use oneloop::protocol::datagram::Reply;
 use oneloop::time::Moment;
@@ -23,6 +24,10 @@ pub(crate) struct World {
     pub(crate) now: Moment,
     /// Faults are on.
     pub(crate) stormy: bool,
+    /// Monitors are told the end.
+    pub(crate) monitors_end: bool,
+    /// The loop has ended.
+    pub(crate) ended: bool,
     /// The reactor is being dropped, sockets and all.
     pub(crate) ending: bool,
 
@@ -59,7 +64,16 @@ pub(crate) struct World {
     pub(crate) buried_before: usize,
     pub(crate) exhausted_now: bool,
     pub(crate) stopping_now: bool,
+    /// A stop was asked for: when, and in which turn. Then it has begun, after the drain delay.
+    pub(crate) asked_at: Option<(Moment, usize)>,
     pub(crate) stopped_at: Option<Moment>,
+    pub(crate) stopped_in_turn: usize,
+    /// Spare connections at the end of the last telling.
+    pub(crate) spare_before: usize,
+    /// As many are served, and as many are being refused, as there may be.
+    pub(crate) is_crowded: bool,
+    /// The server's side of HTTP and WebSockets, by client.
+    pub(crate) webs: BTreeMap<usize, Side>,
     pub(crate) accepts: u64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
@@ -86,7 +100,7 @@ impl World {
         let limits = plan.limits(&mut random);
         let mut nodes = vec![Node::new(Kind::Datagram(VecDeque::new())), Node::new(Kind::Signals(0))];
         let (mailbox, signals) = (0, 1);
-        let listeners = crate::clients::Service::ALL.map(|_| {
+        let listeners = crate::clients::Service::DOORS.map(|_| {
             nodes.push(Node::new(Kind::Listener(VecDeque::new())));
             nodes.len() - 1
         });
@@ -96,6 +110,8 @@ impl World {
             random,
             now: Moment::START,
             stormy: true,
+            monitors_end: false,
+            ended: false,
             ending: false,
             nodes,
             keys: BTreeMap::new(),
@@ -118,7 +134,12 @@ impl World {
             buried_before: 0,
             exhausted_now: false,
             stopping_now: false,
+            asked_at: None,
             stopped_at: None,
+            stopped_in_turn: 0,
+            spare_before: 0,
+            is_crowded: false,
+            webs: BTreeMap::new(),
             accepts: 0,
             bytes_in: 0,
             bytes_out: 0,
@@ -171,7 +192,8 @@ impl World {
         let lingering = self.pipes().filter(|pipe| pipe.half_closed.is_some()).map(|pipe| pipe.client);
         let lingering: Vec<usize> = lingering.collect();
         let refused = lingering.iter().filter(|client| self.clients[**client].is_refused()).count();
-        assert!(refused <= self.limits.max_refused, "{refused} who were refused linger");
+        let is_last = self.stopped_at.is_some(); // a listener that closes lets in all who wait
+        assert!(refused <= self.limits.max_refused || is_last, "{refused} who were refused linger");
         let (now, high_bytes) = (self.now, self.limits.outbox_high_bytes);
         for pipe in self.pipes() {
             if pipe.choked && pipe.choked_until < now {
