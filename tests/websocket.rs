@@ -196,6 +196,7 @@ impl Raw {
 }
 
 /// Somebody in a room, at `nc` or in a browser: they say and read the same.
+#[allow(clippy::large_enum_variant)] // a few of them, in a test
 enum Member {
     Line(Client),
     Frame(Socket),

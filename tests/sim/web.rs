@@ -341,7 +341,7 @@ impl World {
     ) {
         let mut answer = |line: String| expected.push((line, false));
         match heard {
-            Heard::Request(path) => return self.web_asked(client, context, side, &path, expected),
+            Heard::Request(path) => self.web_asked(client, context, side, &path, expected),
             Heard::Ping(payload) => {
                 self.count(if side.message.is_some() { "web: pings between fragments" } else { "web: pings" });
                 answer(line(0x8a, &payload));
