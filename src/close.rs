@@ -12,14 +12,20 @@ pub enum Close {
     Bye,
     /// No byte was received for the idle timeout.
     Idle,
+    /// No whole HTTP request came in time. The word is `idle` too.
+    RequestLate,
     /// No sign of life after all retries of the heartbeat.
     Heartbeat,
     /// The peer was owed bytes and took none for the write timeout.
     Stalled,
     /// Fell out of its room's log under `--slow-reader disconnect`.
     Slow,
-    /// A line or message over its limit.
+    /// A line over its limit.
     TooLong,
+    /// A WebSocket message over its limits. The word is `too_long` too.
+    MessageTooLong,
+    /// The head of an HTTP request over its limits. The word is `too_long` too.
+    HeadTooLong,
     /// A limit on connections was reached.
     Full,
     /// Unfinished lines fill their share of the memory budget. The word is `full` too.
@@ -34,13 +40,16 @@ pub enum Close {
 
 impl Close {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Close; 11] = [
+    pub const ALL: [Close; 14] = [
         Close::Bye,
         Close::Idle,
+        Close::RequestLate,
         Close::Heartbeat,
         Close::Stalled,
         Close::Slow,
         Close::TooLong,
+        Close::MessageTooLong,
+        Close::HeadTooLong,
         Close::Full,
         Close::MemoryFull,
         Close::Protocol,
@@ -52,11 +61,11 @@ impl Close {
     pub fn word(self) -> &'static str {
         match self {
             Close::Bye => "bye",
-            Close::Idle => "idle",
+            Close::Idle | Close::RequestLate => "idle",
             Close::Heartbeat => "heartbeat",
             Close::Stalled => "stalled",
             Close::Slow => "slow",
-            Close::TooLong => "too_long",
+            Close::TooLong | Close::MessageTooLong | Close::HeadTooLong => "too_long",
             Close::Full | Close::MemoryFull => "full",
             Close::Protocol => "protocol",
             Close::Shutdown => "shutdown",
@@ -94,10 +103,19 @@ impl fmt::Display for Sentence<'_> {
         match self.close {
             Close::Bye => write!(f, "goodbye"),
             Close::Idle => write!(f, "nothing received for {:?}", limits.idle_timeout.unwrap_or_default()),
+            Close::RequestLate => write!(f, "no whole request within {:?}", limits.head_timeout),
             Close::Heartbeat => write!(f, "no sign of life after {} PINGs", limits.heartbeat_retries + 1),
             Close::Stalled => write!(f, "nothing taken for {:?}", limits.write_timeout),
             Close::Slow => write!(f, "more than {} bytes behind", limits.room_log_bytes),
             Close::TooLong => write!(f, "line longer than {} bytes", limits.max_line_bytes),
+            Close::MessageTooLong => {
+                let (bytes, frames) = (limits.max_line_bytes, limits.max_fragments);
+                write!(f, "message longer than {bytes} bytes or in more than {frames} frames")
+            }
+            Close::HeadTooLong => {
+                let (bytes, lines) = (limits.max_head_bytes, limits.max_headers);
+                write!(f, "head longer than {bytes} bytes or of more than {lines} lines")
+            }
             Close::Full => write!(f, "{} connections", limits.max_connections),
             Close::MemoryFull => write!(f, "unfinished lines fill {} bytes", limits.memory_bytes / 2),
             Close::Protocol => write!(f, "not what this service speaks"),

@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use log::LevelFilter;
 use std::ffi::OsString;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// All that was asked for.
@@ -95,11 +95,6 @@ impl fmt::Display for Address {
             Address::Host(host, port) => write!(f, "{host}:{port}"),
         }
     }
-}
-
-/// Whether only this machine can reach `ip`.
-pub fn is_local(ip: IpAddr) -> bool {
-    ip.to_canonical().is_loopback()
 }
 
 /// `ADDR` or `off`.

@@ -74,11 +74,13 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// Connections over the limit that may ask how the server is. Default 8: a monitor or two, and a person who looks.
     pub max_spare: usize,
+    /// How long the head of a request may take on such a connection. Default 1 s: whoever asks how the server is knows the question.
+    pub spare_timeout: Duration,
     /// From here on a connection's outbox stops it from being read. Default 256 KiB: several reads' worth of answers.
     pub outbox_high_bytes: usize,
     /// Below this it is read again. Default 64 KiB: low enough that reading is not switched on and off for every write.
     pub outbox_low_bytes: usize,
-    /// All queued bytes together, inboxes and outboxes. Default 64 MiB; above it nobody who is owed bytes is read. Unfinished
+    /// All queued bytes together: inboxes, outboxes and the logs of the rooms. Default 64 MiB; above it nobody who is owed bytes is read. Unfinished
     /// input may be half of it: a connection that would add more while it is owed nothing is closed, `full`.
     pub memory_bytes: usize,
     /// Emptied buffers kept for the next connection that needs one, together. Default 1 MiB: more than the connections of one
@@ -152,6 +154,7 @@ impl Default for Limits {
             max_headers: 100,
             head_timeout: Duration::from_secs(10),
             max_spare: 8,
+            spare_timeout: Duration::from_secs(1),
             outbox_high_bytes: 256 * KIB,
             outbox_low_bytes: 64 * KIB,
             memory_bytes: 64 * MIB,
@@ -185,11 +188,12 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Descriptors that are not connections: the standard streams, the poll, the signal pipe, the listeners, the log. 16.
-    pub const OWN_DESCRIPTORS: usize = 16;
+    /// Descriptors that are neither connections nor listeners: the standard streams, the poll, the signal pipe, the log, and two for
+    /// files that are open for a moment. 10.
+    pub const OWN_DESCRIPTORS: usize = 10;
 
-    /// Descriptors that no served connection gets: [`OWN_DESCRIPTORS`](Limits::OWN_DESCRIPTORS), 8 for those who ask how the server
-    /// is (`max_spare`), 8 for those who are being told that it is full. 32.
+    /// Descriptors that no served connection gets, at the least: [`OWN_DESCRIPTORS`](Limits::OWN_DESCRIPTORS), 6 for listeners, 8 for
+    /// those who ask how the server is (`max_spare`), 8 for those who are being told that it is full. 32.
     pub const DESCRIPTOR_RESERVE: usize = 32;
 
     /// The longest log line, in bytes: 4,096, what a pipe takes whole or not at all (`PIPE_BUF`).

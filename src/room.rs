@@ -92,6 +92,9 @@ struct Member {
     waits: bool,
 }
 
+/// Ten thousand members are a megabyte and a bit: what somebody who sits in a room takes besides a connection.
+const _: () = assert!(size_of::<Member>() <= 128);
+
 struct Room {
     name: Name,
     seats: Vec<Seat>,

@@ -73,6 +73,6 @@ pub const SERVICES: &[Service] = &[
     service("raw", Transport::Tcp, "off", "Send every byte back as it came", |_, _| Box::new(|| Box::<RawEcho>::default())),
     service("chat", Transport::Tcp, "127.0.0.1:9001", "Chat: a line goes to everyone else in the room", |_, _| Box::new(|| Box::<Chat>::default())),
     #[cfg(feature = "web")]
-    service("web", Transport::Monitor, "127.0.0.1:9080", "HTTP: the chat in a browser, /status, /healthz, /metrics, WebSocket /echo", |settings, local| Desk::new(&settings.allow_origins, settings.vitals, local).maker()),
+    service("web", Transport::Monitor, "127.0.0.1:9080", "HTTP: the chat in a browser, /status, /healthz, /metrics; WebSockets /chat, /echo", |settings, local| Desk::new(&settings.allow_origins, settings.vitals, local).maker()),
     service("udp", Transport::Udp, "127.0.0.1:8080", "Answer each datagram, see --udp-reply", |settings, _| { let reply = settings.udp_reply; Box::new(move || Box::new(Responder::new(reply))) }),
 ];

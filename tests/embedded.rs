@@ -235,6 +235,49 @@ fn a_machine_that_asks_for_a_stop_stops_the_loop() {
     });
 }
 
+/// Takes a byte at a time and is at it for a while.
+struct Ponder;
+
+impl Protocol for Ponder {
+    fn bytes(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> usize {
+        if bytes.is_empty() || context.is_full() {
+            return 0;
+        }
+        *context.busy = true;
+        *context.deadline = Some(context.now + Duration::from_millis(20));
+        1
+    }
+
+    fn expired(&mut self, context: &mut Context<'_>) {
+        *context.busy = false;
+        context.outbox.push(b"done\n");
+    }
+}
+
+#[test]
+fn a_busy_machine_is_waited_for_at_its_peers_end_and_in_a_stop() {
+    for (ends, stops) in [(true, false), (false, true), (true, true)] {
+        within_patience(move || {
+            let mut reactor = reactor(&Limits { idle_timeout: Some(Duration::from_millis(5)), ..Limits::default() });
+            let address = add(&mut reactor, "ponder", || Ponder);
+            let mut client = Client::connect(address);
+            client.send("abc");
+            if ends {
+                client.end();
+            }
+            turn_until(&mut reactor, |reactor| reactor.metrics().bytes_in == 3);
+            if stops {
+                reactor.stop();
+            }
+            let client = thread::spawn(move || client.rest_text());
+            while reactor.metrics().closed_in_all() == 0 {
+                reactor.turn().expect("the poll works");
+            }
+            assert_eq!(client.join().expect("no panic"), "done\ndone\ndone\n", "ends: {ends}, stops: {stops}");
+        });
+    }
+}
+
 #[test]
 fn a_machine_that_produces_much_is_told_when_it_may_go_on() {
     within_patience(|| {

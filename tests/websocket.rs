@@ -357,7 +357,7 @@ fn messages_of_every_length_come_back_as_they_were() {
 #[test]
 fn one_byte_too_many_ends_it_however_it_comes() {
     let server = Server::web(&[]);
-    let told = (1009, "too_long: message longer than 65536 bytes".to_string());
+    let told = (1009, "too_long: message longer than 65536 bytes or in more than 128 frames".to_string());
     for (first, payloads) in
         [(BINARY, &[65_537][..]), (TEXT, &[65_537]), (TEXT_BEGINS, &[65_536, 1]), (0x02, &[1, 65_536])]
     {
@@ -373,7 +373,7 @@ fn one_byte_too_many_ends_it_however_it_comes() {
     raw.send(TEXT, &[b'x'; 100]);
     raw.expect(TEXT, &[b'x'; 100]);
     raw.send(TEXT, &[b'x'; 101]);
-    assert_eq!(raw.closed(), (1009, "too_long: message longer than 100 bytes".to_string()));
+    assert_eq!(raw.closed(), (1009, "too_long: message longer than 100 bytes or in more than 128 frames".to_string()));
 }
 
 #[test]
@@ -1183,7 +1183,7 @@ fn a_length_that_is_only_announced_costs_no_memory() {
 #[test]
 fn a_message_in_too_many_fragments_ends_however_small_they_are() {
     let server = Server::web(&[]);
-    let told = (1009, "too_long: a message of too many fragments".to_string());
+    let told = (1009, "too_long: message longer than 65536 bytes or in more than 128 frames".to_string());
     for payload in [&b""[..], b"x"] {
         // As many as may be.
         let mut raw = Raw::open(&server, "/echo");
@@ -1212,6 +1212,7 @@ fn a_message_in_too_many_fragments_ends_however_small_they_are() {
     let server = Server::web(&["--max-fragments", "2"]);
     let mut raw = Raw::open(&server, "/echo");
     raw.client.send([frame(TEXT_BEGINS, b"a"), frame(GOES_ON, b"b"), frame(ENDS, b"c")].concat());
+    let told = (1009, "too_long: message longer than 65536 bytes or in more than 2 frames".to_string());
     assert_eq!(raw.closed(), told);
 }
 

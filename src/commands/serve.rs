@@ -1,7 +1,7 @@
 //! `oneloop serve`: binds everything or nothing, says where, and runs the loop. Touches sockets before the loop starts,
 //! the descriptor limit, and standard output.
 
-use crate::config::{Address, Config, is_local};
+use crate::config::{Address, Config};
 use crate::limits::Limits;
 use crate::logging::dropped_lines;
 use crate::metrics::report::Vitals;
@@ -9,6 +9,7 @@ use crate::net::Net;
 use crate::net::mio::{MioNet, bind_udp, listen, stop_signals};
 use crate::reactor::{Ended, Reactor};
 use crate::services::{Service, Settings, Transport};
+use crate::wire::origin::is_local;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
@@ -26,7 +27,7 @@ pub fn run(config: &Config) -> Result<bool, String> {
     for (service, address) in &config.listen {
         doors.extend(open(service, address, &config.limits)?);
     }
-    let limits = fit_descriptors(&config.limits)?;
+    let limits = fit_descriptors(&config.limits, doors.len())?;
     doors.iter().for_each(|door| door.describe(&limits));
     let net = MioNet::new(&limits).map_err(|error| format!("cannot create the poll: {error}"))?;
     let mut reactor = Reactor::new(net, limits);
@@ -217,25 +218,27 @@ fn reason(service: &Service, port: u16, error: &io::Error) -> String {
 }
 
 /// Raises the soft descriptor limit to the hard one, and lowers the connection limit to what then fits.
-fn fit_descriptors(limits: &Limits) -> Result<Limits, String> {
+fn fit_descriptors(limits: &Limits, listeners: usize) -> Result<Limits, String> {
     let found = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: found.maximum, maximum: found.maximum };
     let now = if setrlimit(Resource::Nofile, raised).is_ok() { raised.current } else { found.current };
     let Some(now) = now.and_then(|now| usize::try_from(now).ok()) else { return Ok(limits.clone()) };
-    let fits = now.saturating_sub(Limits::DESCRIPTOR_RESERVE);
+    let own = Limits::OWN_DESCRIPTORS + listeners.max(6);
+    let reserve = Limits::DESCRIPTOR_RESERVE.max(own + 2 * limits.max_spare);
+    let fits = now.saturating_sub(reserve);
     if fits == 0 {
-        let least = Limits::DESCRIPTOR_RESERVE + 1;
+        let least = reserve + 1;
         return Err(format!(
             "cannot serve with a limit of {now} descriptors: at least {least} are needed (raise `ulimit -n`)"
         ));
     }
     if fits < limits.max_connections {
-        let (asked, reserve) = (limits.max_connections, Limits::DESCRIPTOR_RESERVE);
+        let asked = limits.max_connections;
         log::warn!(
             "at most {fits} connections instead of {asked}: the limit of {now} descriptors less a reserve of {reserve} (raise `ulimit -n`)"
         );
     }
     let max_connections = limits.max_connections.min(fits);
-    let left = now - max_connections - Limits::OWN_DESCRIPTORS - limits.max_spare;
+    let left = now - max_connections - own - limits.max_spare;
     Ok(Limits { max_connections, max_refused: limits.max_refused.min(left), ..limits.clone() })
 }

@@ -10,7 +10,7 @@ use crate::metrics::report::{Report, Vitals};
 use crate::time::Moment;
 use crate::wire::Format;
 use crate::wire::http::{Head, Method, Request, Response, Status, Upgrade, read_head, write_switch};
-use crate::wire::origin::{Denied, Gate};
+use crate::wire::origin::{Denied, Gate, is_local};
 use socket::{Role, Socket};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -64,10 +64,7 @@ pub struct Desk {
 impl Desk {
     /// The desk of a listener that is bound to `local`.
     pub fn new(allow_origins: &[String], vitals: fn() -> Vitals, local: SocketAddr) -> Desk {
-        Desk {
-            gate: Gate { allowed: allow_origins.to_vec(), is_local: local.ip().to_canonical().is_loopback() },
-            vitals,
-        }
+        Desk { gate: Gate { allowed: allow_origins.to_vec(), is_local: is_local(local.ip()) }, vitals }
     }
 
     /// Makes the machines of its connections.
@@ -126,11 +123,14 @@ impl Web {
                 }
                 return 0;
             }
-            Head::Wrong(status) => (refuse(context, None, status, &[]), bytes.len()),
+            Head::Wrong(status) => {
+                let close = if status == Status::HeadTooLarge { Close::HeadTooLong } else { Close::Protocol };
+                (last(context, false, status, close), bytes.len())
+            }
             Head::Whole { request, used } => (self.answer(context, &request), used),
         };
         context.metrics.messages += 1;
-        *context.deadline = Some(context.now + context.limits.head_timeout);
+        *context.deadline = Some(head_deadline(context));
         self.state = match next {
             Next::Open(role) => State::Open(Socket::open(role, context)),
             Next::Request => State::Http(Http::default()),
@@ -143,37 +143,47 @@ impl Web {
     }
 
     fn answer(&self, context: &mut Context<'_>, request: &Request<'_>) -> Next {
+        let is_spare = context.standing.is_spare;
+        let is_known = matches!(request.path, "/" | "/status" | "/healthz" | "/metrics" | "/chat" | "/echo");
+        let asks_how_we_are = matches!(request.path, "/healthz" | "/metrics") && request.method != Method::Other;
+        // Whoever comes now for anything else is one too many, or too late.
+        if is_spare && !asks_how_we_are {
+            let close = if context.standing.is_draining { Close::Shutdown } else { Close::Full };
+            return last(context, request.method == Method::Head, Status::Unavailable, close);
+        }
+        // There are few places over the limit: whoever asks does not keep one.
+        let may_stay = !is_spare || context.standing.is_draining;
+        let request = &Request { keep_alive: request.keep_alive && may_stay, ..*request };
         if let Err(denied) = self.desk.gate.judge(request.host, request.origin) {
             context.metrics.foreign_requests += 1;
-            let status = match denied {
-                Denied::ForeignOrigin => Status::Forbidden,
-                Denied::ForeignHost => Status::Misdirected,
+            return match denied {
+                Denied::ForeignOrigin => decline(context, request, Status::Forbidden, &[], FOREIGN_ORIGIN),
+                Denied::ForeignHost => decline(context, request, Status::Misdirected, &[], FOREIGN_HOST),
             };
-            return refuse(context, Some(request), status, &[]);
         }
-        let is_known = matches!(request.path, "/" | "/status" | "/healthz" | "/metrics" | "/chat" | "/echo");
+        if is_known && request.method == Method::Other {
+            return decline(
+                context,
+                request,
+                Status::MethodNotAllowed,
+                &[("Allow", "GET, HEAD")],
+                "only GET and HEAD\n",
+            );
+        }
         match request.path {
-            _ if is_known && request.method == Method::Other => {
-                refuse(context, Some(request), Status::MethodNotAllowed, &[("Allow", "GET, HEAD")])
-            }
             "/healthz" if context.standing.is_draining => {
-                reply(context, request, Status::Unavailable, TEXT, &[], b"draining\n")
+                decline(context, request, Status::Unavailable, &[], "draining\n")
             }
             "/healthz" => reply(context, request, Status::Ok, TEXT, &[], b"ok\n"),
             "/metrics" => {
                 let report = self.report(context).to_string();
                 reply(context, request, Status::Ok, Report::CONTENT_TYPE, &[], report.as_bytes())
             }
-            // Whoever comes now for anything else is one too many, or too late.
-            _ if context.standing.is_spare => {
-                refuse(context, Some(&Request { keep_alive: false, ..*request }), Status::Unavailable, &[]);
-                Next::Close(if context.standing.is_draining { Close::Shutdown } else { Close::Full })
-            }
             "/" => page(context, request, &CHAT),
             "/status" => page(context, request, &STATUS),
             "/chat" => upgrade(context, request, || Role::Chat(Person::new(Format::Frame))),
             "/echo" => upgrade(context, request, || Role::Echo),
-            _ => refuse(context, Some(request), Status::NotFound, &[]),
+            _ => decline(context, request, Status::NotFound, &[], NOT_FOUND),
         }
     }
 
@@ -194,7 +204,7 @@ impl Web {
 
 impl Protocol for Web {
     fn opened(&mut self, context: &mut Context<'_>, _: SocketAddr) {
-        *context.deadline = Some(context.now + context.limits.head_timeout);
+        *context.deadline = Some(head_deadline(context));
     }
 
     fn bytes(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> usize {
@@ -226,10 +236,10 @@ impl Protocol for Web {
             State::Http(http) => {
                 // A browser opens connections that it may need: one that was never used is closed without a word.
                 if http.has_begun {
-                    refuse(context, None, Status::RequestTimeout, &[]);
+                    last(context, false, Status::RequestTimeout, Close::RequestLate);
                 }
                 http.said_last = true;
-                context.close(Close::Idle);
+                context.close(Close::RequestLate);
             }
             State::Open(socket) => socket.expired(context),
         }
@@ -240,7 +250,8 @@ impl Protocol for Web {
             State::Open(socket) => socket.closing(context, close),
             State::Http(Http { said_last: false, has_begun }) => {
                 if *has_begun || matches!(close, Close::Full | Close::MemoryFull) {
-                    refuse(context, None, Status::Unavailable, &[]);
+                    let status = if close == Close::Idle { Status::RequestTimeout } else { Status::Unavailable };
+                    last(context, false, status, close);
                 }
             }
             State::Http(_) => (),
@@ -250,6 +261,12 @@ impl Protocol for Web {
     fn outlasts(&self) -> bool {
         matches!(self.state, State::Http(_))
     }
+}
+
+/// Until when the next head has to be whole. Places over the limit are few, so they are not for waiting.
+fn head_deadline(context: &Context<'_>) -> Moment {
+    let limits = context.limits;
+    context.now + if context.standing.is_spare { limits.spare_timeout } else { limits.head_timeout }
 }
 
 /// An answer; after it another request may follow, if the client has said so.
@@ -266,38 +283,28 @@ fn reply(
     if close { Next::Close(Close::Bye) } else { Next::Request }
 }
 
-/// An answer that says why not. Without a request that could be understood or may be served it is the last.
-fn refuse(context: &mut Context<'_>, request: Option<&Request<'_>>, status: Status, headers: &[(&str, &str)]) -> Next {
-    let limits = context.limits;
-    let body = match status {
-        Status::Forbidden => "this page may not come in: its origin is another (see --allow-origin)\n".to_string(),
-        Status::NotFound => "not here; there are /, /status, /healthz, /metrics, /chat and /echo\n".to_string(),
-        Status::MethodNotAllowed => "only GET and HEAD\n".to_string(),
-        Status::RequestTimeout => format!("no whole request within {:?}\n", limits.head_timeout),
-        Status::Misdirected => {
-            "this server listens on loopback and has no such name: use its address, or see --allow-origin\n".to_string()
-        }
-        Status::UpgradeRequired => "a WebSocket of version 13 lives here\n".to_string(),
-        Status::HeadTooLarge => {
-            format!("a head of more than {} bytes or {} lines\n", limits.max_head_bytes, limits.max_headers)
-        }
-        Status::Unavailable if context.standing.is_draining => "the server stops\n".to_string(),
-        Status::Unavailable => format!("full: {}\n", Close::Full.sentence(limits)),
-        Status::VersionNotSupported => "HTTP/1.1 only\n".to_string(),
-        _ => "not a request as RFC 9112 has it\n".to_string(),
-    };
-    if let Some(request) = request {
-        return reply(context, request, status, TEXT, headers, body.as_bytes());
-    }
-    let last = Response { status, content_type: TEXT, headers, body: body.as_bytes(), close: true, head_only: false };
-    last.write(context.outbox);
-    Next::Close(match status {
-        Status::HeadTooLarge => Close::TooLong,
-        Status::RequestTimeout => Close::Idle,
-        Status::Unavailable if context.standing.is_draining => Close::Shutdown,
-        Status::Unavailable => Close::Full,
-        _ => Close::Protocol,
-    })
+const FOREIGN_ORIGIN: &str = "this page may not come in: its origin is another (see --allow-origin)\n";
+const FOREIGN_HOST: &str =
+    "this server listens on loopback and has no such name: use its address, or see --allow-origin\n";
+const NOT_FOUND: &str = "not here; there are /, /status, /healthz, /metrics, /chat and /echo\n";
+
+/// An answer that says why not.
+fn decline(
+    context: &mut Context<'_>,
+    request: &Request<'_>,
+    status: Status,
+    headers: &[(&str, &str)],
+    why: &str,
+) -> Next {
+    reply(context, request, status, TEXT, headers, why.as_bytes())
+}
+
+/// The last answer, to whatever was asked: why the connection ends.
+fn last(context: &mut Context<'_>, head_only: bool, status: Status, close: Close) -> Next {
+    let body = format!("{close}: {}\n", close.sentence(context.limits));
+    let body = body.as_bytes();
+    Response { status, content_type: TEXT, headers: &[], body, close: true, head_only }.write(context.outbox);
+    Next::Close(close)
 }
 
 fn page(context: &mut Context<'_>, request: &Request<'_>, page: &Page) -> Next {
@@ -311,10 +318,10 @@ fn upgrade(context: &mut Context<'_>, request: &Request<'_>, role: impl FnOnce()
             write_switch(key, context.outbox);
             Next::Open(role())
         }
-        Upgrade::Malformed => refuse(context, None, Status::BadRequest, &[]),
+        Upgrade::Malformed => last(context, false, Status::BadRequest, Close::Protocol),
         Upgrade::None | Upgrade::WrongVersion => {
             let headers = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")];
-            refuse(context, Some(request), Status::UpgradeRequired, &headers)
+            decline(context, request, Status::UpgradeRequired, &headers, "a WebSocket of version 13 lives here\n")
         }
     }
 }

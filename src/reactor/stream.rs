@@ -157,9 +157,9 @@ impl<S> Stream<S> {
         }
     }
 
-    /// Whether it goes on while others end in a stop.
+    /// Whether others need not wait for its end in a stop.
     pub(crate) fn outlasts(&self) -> bool {
-        self.phase == Phase::Open && self.machine.outlasts()
+        self.machine.outlasts()
     }
 
     /// Whether its input is wanted now.
@@ -523,7 +523,7 @@ impl<S> Stream<S> {
         self.phase = Phase::Closing(close);
         let kind = match close {
             Close::Full | Close::MemoryFull => Some(Kind::Full),
-            Close::TooLong => Some(Kind::TooLong),
+            Close::TooLong | Close::MessageTooLong | Close::HeadTooLong => Some(Kind::TooLong),
             _ => None,
         };
         if let Some(kind) = kind {
@@ -629,8 +629,8 @@ impl<S> Stream<S> {
     /// Goes as far down the phases as the state allows.
     fn advance<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) {
         self.update_choked(id, common);
-        if self.phase == Phase::Open && !self.holds_input() {
-            if self.ended && !self.busy && !self.must_wait(common) {
+        if self.phase == Phase::Open && !self.busy && !self.holds_input() {
+            if self.ended && !self.must_wait(common) {
                 let rest = self.buffers.as_mut().map(|buffers| std::mem::take(&mut buffers.inbox)).unwrap_or_default();
                 self.tell(id, common, |machine, context| machine.ended(context, rest.as_slice()));
                 self.begin_close(id, Close::Bye, common);

@@ -1,5 +1,5 @@
 //! The part of HTTP/1.1 (RFC 9110, RFC 9112) that a few GET resources and WebSocket handshakes need: request heads in,
-//! responses out, and who may come in from which web page. Touches only the bytes it is given.
+//! responses out. Touches only the bytes it is given.
 //!
 //! It is strict: what two parsers could read in two ways is refused, because whoever stands before us may read it the
 //! other way. A line is judged as soon as it is complete, so a peer cannot be wrong slowly; and nothing is kept between

@@ -1,7 +1,12 @@
 //! Hosts and origins: whose page a request comes from, and whether its host can be us. Touches only the text it is given.
 
 use std::fmt::Write;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Whether only this machine can reach `ip`.
+pub fn is_local(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
 
 /// Why somebody may not come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -511,7 +511,10 @@ impl World {
         let pipe = self.nodes[node].pipe();
         let (client, read) = (pipe.client, pipe.read);
         match close {
-            Close::Idle if expired_now && self.clients[client].service.is_web() => self.count("web: idle in HTTP"),
+            Close::RequestLate => {
+                assert!(expired_now && self.clients[client].service.is_web(), "late, and nothing was due");
+                self.count("web: idle in HTTP");
+            }
             Close::Idle => self.check_idle(node, asked),
             Close::Full if opened => (),
             Close::Full => {
@@ -662,10 +665,13 @@ impl World {
 pub(crate) const CLOSED: [&str; Close::ALL.len()] = [
     "closed: bye",
     "closed: idle",
+    "closed: request late",
     "closed: heartbeat",
     "closed: stalled",
     "closed: slow",
     "closed: too long",
+    "closed: message too long",
+    "closed: head too long",
     "closed: connections full",
     "closed: memory full",
     "closed: protocol",

@@ -154,6 +154,7 @@ impl Plan {
         Limits {
             head_timeout: millis(random, 300..=8_000),
             max_spare: random.below(3),
+            spare_timeout: millis(random, 100..=2_000),
             drain_delay: if random.one_in(3) { millis(random, 1..=2_000) } else { Duration::ZERO },
             max_rooms,
             room_log_bytes,

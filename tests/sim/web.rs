@@ -194,7 +194,8 @@ enum Heard {
     Pong,
     Message(u8, Vec<u8>),
     Close(Vec<u8>),
-    TooLong(&'static str),
+    TooLong,
+    TooManyFragments,
 }
 
 /// What a connection has become.
@@ -249,10 +250,10 @@ impl Side {
         if opcode < 8 {
             let so_far = self.message.as_ref().map_or(0, |(_, message)| message.len());
             if so_far + length > limits.max_line_bytes {
-                return Some(Heard::TooLong(""));
+                return Some(Heard::TooLong);
             }
             if self.fragments + 1 > limits.max_fragments {
-                return Some(Heard::TooLong("a message of too many fragments"));
+                return Some(Heard::TooManyFragments);
             }
         }
         let masked = self.incoming.get(6..6 + length)?;
@@ -311,8 +312,7 @@ impl World {
             Told::Expired => expected.push(("<ping>\n".to_string(), false)),
             Told::Closing(close) => {
                 let has_begun = has_begun.unwrap_or(!pushed.is_empty());
-                let is_draining = context.standing.is_draining;
-                self.web_closing(&mut side, *close, has_begun, is_draining, &mut expected);
+                self.web_closing(&mut side, *close, has_begun, &mut expected);
                 if self.chat_knows(client) {
                     self.chat_closing(client, *close);
                 }
@@ -364,14 +364,13 @@ impl World {
                 answer(line(0x88, &payload[..payload.len().min(2)]));
                 (side.over, side.said_close) = (true, true);
             }
-            Heard::TooLong("") => {
+            Heard::TooLong => {
                 self.count("web: too long");
                 side.over = true; // and why is said when it is closed
             }
-            Heard::TooLong(why) => {
+            Heard::TooManyFragments => {
                 self.count("web: too many fragments");
-                answer(format!("<close 1009>too_long: {why}\n"));
-                (side.over, side.said_close) = (true, true);
+                side.over = true;
             }
         }
     }
@@ -385,6 +384,7 @@ impl World {
         expected: &mut Vec<(String, bool)>,
     ) {
         let standing = context.standing;
+        side.over |= standing.is_spare && !standing.is_draining; // that was its one question
         let what = match path {
             "/healthz" if standing.is_draining => {
                 self.count("web: told of draining");
@@ -401,7 +401,7 @@ impl World {
                 side.over = true;
                 self.count("web: refused to whoever may only ask");
                 let full = format!("<503>full: {}\n", Close::Full.sentence(&self.limits));
-                if standing.is_draining { "<503>the server stops\n".to_string() } else { full }
+                if standing.is_draining { "<503>shutdown: the server stops\n".to_string() } else { full }
             }
             "/echo" => {
                 side.role = Role::Echo;
@@ -421,36 +421,25 @@ impl World {
         expected.push((what, false));
     }
 
-    fn web_closing(
-        &mut self,
-        side: &mut Side,
-        close: Close,
-        has_begun: bool,
-        is_draining: bool,
-        expected: &mut Vec<(String, bool)>,
-    ) {
+    fn web_closing(&mut self, side: &mut Side, close: Close, has_begun: bool, expected: &mut Vec<(String, bool)>) {
         let code = match close {
             Close::Bye => 1000,
             Close::Shutdown => 1001,
-            Close::TooLong => 1009,
+            Close::MessageTooLong => 1009,
             Close::MemoryFull => 1013,
             Close::Idle | Close::Heartbeat | Close::Slow => 1008,
             _ => 0,
         };
         if side.role != Role::Http && !side.said_close {
-            let sentence = match close {
-                Close::TooLong => format!("too_long: message longer than {} bytes", self.limits.max_line_bytes),
-                _ => format!("{}: {}", close.word(), close.sentence(&self.limits)),
-            };
+            let sentence = format!("{}: {}", close.word(), close.sentence(&self.limits));
             expected.push((format!("<close {code}>{}\n", sentence.escape_default()), false));
             self.count("web: told why by a close frame");
         } else if side.role == Role::Http
             && !side.over
             && (has_begun || matches!(close, Close::Full | Close::MemoryFull))
         {
-            let full = format!("full: {}", Close::Full.sentence(&self.limits));
-            let why = if is_draining { "the server stops".to_string() } else { full };
-            expected.push((format!("<503>{why}\n"), false));
+            let why = format!("<503>{}: {}\n", close.word(), close.sentence(&self.limits));
+            expected.push((if close == Close::Idle { "<408>\n".to_string() } else { why }, false));
         }
         (side.over, side.said_close) = (true, true);
     }
@@ -478,19 +467,14 @@ impl World {
             Kind::Stream(pipe) if pipe.accepted_in_turn < came_before => Some(pipe.client),
             _ => None,
         });
-        let mut others = streams.filter(|client| !self.web_outlasts(*client, came_before == self.turn));
+        let mut others = streams.filter(|client| !self.web_outlasts(*client));
         others.next()
     }
 
-    /// Only asks how the server is, and has not been told its end before this turn. (In the last of its turns it is heard once
-    /// more, and may be refused what it asks for then.)
-    fn web_outlasts(&self, client: usize, in_its_last_turn: bool) -> bool {
+    /// Only asks how the server is: nobody waits for its end.
+    fn web_outlasts(&self, client: usize) -> bool {
         let side = self.webs.get(&client);
-        let asks = self.clients[client].service.is_web()
-            && side.is_none_or(|side| side.role == Role::Http && (!side.over_early || in_its_last_turn));
-        asks && self.clients[client]
-            .told_in_turn
-            .is_none_or(|(close, turn)| turn == self.turn && (close == Close::Shutdown || in_its_last_turn))
+        self.clients[client].service.is_web() && side.is_none_or(|side| side.role == Role::Http)
     }
 
     /// Was told that only who asks how the server is is answered.

@@ -125,7 +125,7 @@ impl Socket {
     /// A data frame begins: judged before a byte of it is kept.
     fn begin(&mut self, context: &mut Context<'_>, header: &Header) -> Result<(), Wrong> {
         let limits = context.limits;
-        let too_long = |why| Wrong { code: 1009, close: Close::TooLong, why };
+        let too_long = Wrong { code: 1009, close: Close::MessageTooLong, why: "" };
         let message = match (&mut self.message, header.opcode) {
             (Some(message), Opcode::Continuation) => {
                 message.fragments += 1;
@@ -136,10 +136,10 @@ impl Socket {
             (None, opcode) => self.message.insert(Message { opcode, fragments: 1, valid: 0 }),
         };
         if header.len > (limits.max_line_bytes - context.message.len()) as u64 {
-            return Err(too_long(""));
+            return Err(too_long);
         }
         if message.fragments > limits.max_fragments {
-            return Err(too_long("a message of too many fragments"));
+            return Err(too_long);
         }
         if message.opcode == Opcode::Binary && matches!(self.role, Role::Chat(_)) {
             return Err(Wrong { code: 1003, close: Close::Protocol, why: "a chat takes text" });
@@ -237,19 +237,13 @@ impl Socket {
             Close::Bye => 1000,
             Close::Shutdown => 1001,
             Close::Protocol => 1002,
-            Close::TooLong => 1009,
+            Close::TooLong | Close::MessageTooLong | Close::HeadTooLong => 1009,
             Close::Full | Close::MemoryFull => 1013, // "try again later", in the registry of RFC 6455
             Close::Error => 1011,
-            Close::Idle | Close::Heartbeat | Close::Stalled | Close::Slow => 1008,
+            Close::Idle | Close::RequestLate | Close::Heartbeat | Close::Stalled | Close::Slow => 1008,
         };
         let limits = context.limits;
-        match close {
-            Close::TooLong => {
-                let most = limits.max_line_bytes;
-                self.say_close(context, code, format_args!("{close}: message longer than {most} bytes"));
-            }
-            _ => self.say_close(context, code, format_args!("{close}: {}", close.sentence(limits))),
-        }
+        self.say_close(context, code, format_args!("{close}: {}", close.sentence(limits)));
     }
 
     /// The last frame, once.
