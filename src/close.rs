@@ -24,6 +24,10 @@ pub enum Close {
     Full,
     /// Unfinished lines fill their share of the memory budget. The word is `full` too.
     MemoryFull,
+    /// A transfer in which nothing moved. The word is `idle` too.
+    NoProgress,
+    /// The machine has said in words of its own what it does not do.
+    Refused,
     /// Not what this service speaks.
     Protocol,
     /// The server stops.
@@ -34,7 +38,7 @@ pub enum Close {
 
 impl Close {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Close; 11] = [
+    pub const ALL: [Close; 13] = [
         Close::Bye,
         Close::Idle,
         Close::Heartbeat,
@@ -43,6 +47,8 @@ impl Close {
         Close::TooLong,
         Close::Full,
         Close::MemoryFull,
+        Close::NoProgress,
+        Close::Refused,
         Close::Protocol,
         Close::Shutdown,
         Close::Error,
@@ -52,12 +58,13 @@ impl Close {
     pub fn word(self) -> &'static str {
         match self {
             Close::Bye => "bye",
-            Close::Idle => "idle",
+            Close::Idle | Close::NoProgress => "idle",
             Close::Heartbeat => "heartbeat",
             Close::Stalled => "stalled",
             Close::Slow => "slow",
             Close::TooLong => "too_long",
             Close::Full | Close::MemoryFull => "full",
+            Close::Refused => "refused",
             Close::Protocol => "protocol",
             Close::Shutdown => "shutdown",
             Close::Error => "error",
@@ -100,6 +107,8 @@ impl fmt::Display for Sentence<'_> {
             Close::TooLong => write!(f, "line longer than {} bytes", limits.max_line_bytes),
             Close::Full => write!(f, "{} connections", limits.max_connections),
             Close::MemoryFull => write!(f, "unfinished lines fill {} bytes", limits.memory_bytes / 2),
+            Close::NoProgress => write!(f, "no progress for {:?}", limits.files_progress),
+            Close::Refused => write!(f, "see the line before"),
             Close::Protocol => write!(f, "not what this service speaks"),
             Close::Shutdown => write!(f, "the server stops"),
             Close::Error => write!(f, "the system said so"),

@@ -56,10 +56,11 @@
 //! | `slots.rs` | the slab: the key finds, the serial proves |
 //! | `timers.rs` | lazy deadline heap |
 //! | `metrics.rs` | plain counters; `metrics/report.rs`, their text for monitors |
-//! | `wire/` | codecs: `line.rs`, `websocket.rs`, `http.rs`; `text.rs`, what may be shown to others; `origin.rs`, whose page it is |
+//! | `wire/` | codecs: `line.rs`, `websocket.rs`, `http.rs`, `files.rs`; `text.rs`, what may be shown to others; `origin.rs`, whose page it is |
 //! | `room.rs` | rooms and who is in them; `room/log.rs`, the shared log of one |
+//! | `disk.rs` | the seam to a directory, for file transfer; `disk/real.rs`, the file system |
 //! | `protocol.rs` | the contract of the machines |
-//! | `protocol/` | the machines: `echo.rs`, `chat.rs`, `datagram.rs`, `web.rs` with `web/socket.rs` and the pages; `text.rs` and `heartbeat.rs`, what they share |
+//! | `protocol/` | the machines: `echo.rs`, `chat.rs`, `datagram.rs`, `web.rs` with `web/socket.rs` and the pages, `files.rs` with `files/store.rs`, what its connections share; `text.rs` and `heartbeat.rs`, what they share |
 //! | `services.rs` | the registry: one line per service |
 //! | `net.rs` | the one seam to the world, as a trait |
 //! | `net/mio.rs` | the only file that names mio or the system's clock |
@@ -87,6 +88,9 @@ pub mod metrics;
 pub mod wire;
 
 pub mod room;
+
+#[cfg(feature = "files")]
+pub mod disk;
 
 pub mod protocol;
 

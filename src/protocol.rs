@@ -4,6 +4,8 @@
 pub mod chat;
 pub mod datagram;
 pub mod echo;
+#[cfg(feature = "files")]
+pub mod files;
 pub mod heartbeat;
 pub mod text;
 #[cfg(feature = "web")]
@@ -162,9 +164,9 @@ impl Context<'_> {
         self.effects.push(Effect::Stop);
     }
 
-    /// The last line of a text service: `ERROR word: sentence`. A goodbye needs no explanation.
+    /// The last line of a text service: `ERROR word: sentence`. A goodbye needs no explanation, and a refusal has had its own.
     pub fn tell(&mut self, close: Close) {
-        if close != Close::Bye {
+        if !matches!(close, Close::Bye | Close::Refused) {
             let _ = writeln!(self.outbox, "ERROR {}: {}", close.word(), close.sentence(self.limits)); // pushing cannot fail
         }
     }

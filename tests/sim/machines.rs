@@ -581,6 +581,8 @@ pub(crate) const CLOSED: [&str; Close::ALL.len()] = [
     "closed: too long",
     "closed: connections full",
     "closed: memory full",
+    "closed: no progress",
+    "closed: refused",
     "closed: protocol",
     "closed: shutdown",
     "closed: error",

@@ -241,7 +241,7 @@ impl Socket {
             Close::TooLong => 1009,
             Close::Full | Close::MemoryFull => 1013, // "try again later", in the registry of RFC 6455
             Close::Error => 1011,
-            Close::Idle | Close::Heartbeat | Close::Stalled | Close::Slow => 1008,
+            Close::Idle | Close::NoProgress | Close::Heartbeat | Close::Stalled | Close::Slow | Close::Refused => 1008,
         };
         let sentence = close.sentence(context.limits).to_string();
         self.say_close(context, code, format_args!("{close}: {sentence}"));
