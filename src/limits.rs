@@ -143,6 +143,8 @@ pub struct Limits {
     pub idle_timeout: Option<Duration>,
     /// A connection that is owed bytes and took none for this long is closed, `stalled`. Default 10 s.
     pub write_timeout: Duration,
+    /// How long a connection that we dial may take to come about. Default 5 s: three tries of TCP.
+    pub connect_timeout: Duration,
     /// How long a connection that we ended is still read, so that unread input does not destroy the last answer. Default 2 s.
     pub linger: Duration,
     /// Lingering ends early when nothing came for this long. Default 200 ms: `nc` keeps its side open after our end.
@@ -207,6 +209,7 @@ impl Default for Limits {
             heartbeat_retries: 2,
             idle_timeout: None,
             write_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
             linger: Duration::from_secs(2),
             linger_quiet: Duration::from_millis(200),
             drain_delay: Duration::ZERO,

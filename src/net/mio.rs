@@ -8,6 +8,7 @@ use mio::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ pub struct MioNet {
     poll: Poll,
     events: Events,
     started: Instant,
+    limits: Limits,
 }
 
 impl MioNet {
@@ -35,7 +37,8 @@ impl MioNet {
     /// # Errors
     /// No descriptor is left.
     pub fn new(limits: &Limits) -> io::Result<MioNet> {
-        Ok(MioNet { poll: Poll::new()?, events: Events::with_capacity(limits.events), started: Instant::now() })
+        let (events, limits) = (Events::with_capacity(limits.events), limits.clone());
+        Ok(MioNet { poll: Poll::new()?, events, started: Instant::now(), limits })
     }
 }
 
@@ -98,6 +101,25 @@ impl Net for MioNet {
         })
     }
 
+    fn dial(&mut self, to: SocketAddr) -> io::Result<TcpStream> {
+        let socket = open(to, Type::STREAM, Protocol::TCP)?;
+        set_up(&socket, &self.limits)?;
+        match socket.connect(&to.into()) {
+            Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
+            _ => Ok(TcpStream::from_std(socket.into())),
+        }
+    }
+
+    fn connected(&mut self, stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+        match stream.peer_addr() {
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
     fn read(&mut self, stream: &mut TcpStream, buffer: &mut [u8], read_on: bool) -> io::Result<Read> {
         let count = stream.read(buffer)?;
         // On epoll and kqueue a short read also means drained: new bytes are a new edge. But the peer's end makes no new
@@ -138,6 +160,11 @@ impl Net for MioNet {
         }
         taken
     }
+
+    fn random(&mut self) -> u64 {
+        // The standard library seeds its hash tables with the system's randomness, and no two of them alike.
+        RandomState::new().build_hasher().finish()
+    }
 }
 
 /// A TCP listener on `address`. An IPv6 wildcard takes IPv4 too (one dual-stack socket); any other address only its own
@@ -150,13 +177,19 @@ impl Net for MioNet {
 pub fn listen(address: SocketAddr, limits: &Limits) -> io::Result<TcpListener> {
     let socket = open(address, Type::STREAM, Protocol::TCP)?;
     socket.set_reuse_address(true)?; // restart at once after a crash: old connections may still be in TIME_WAIT
-    socket.set_tcp_nodelay(true)?; // answers are written whole; Nagle would only hold them back
-    if limits.heartbeat != Heartbeat::Off {
-        keep_alive(&socket, limits)?;
-    }
+    set_up(&socket, limits)?;
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(limits.backlog).unwrap_or(i32::MAX))?;
     Ok(TcpListener::from_std(socket.into()))
+}
+
+/// What a connection should have, whichever side begins it.
+fn set_up(socket: &Socket, limits: &Limits) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?; // answers are written whole; Nagle would only hold them back
+    if limits.heartbeat != Heartbeat::Off {
+        keep_alive(socket, limits)?;
+    }
+    Ok(())
 }
 
 /// The heartbeat's numbers for peers that do not speak it, and for services that have none: the kernel asks, and they never
