@@ -2,6 +2,8 @@
 
 use crate::limits::{Heartbeat, Limits, SlowReader};
 use crate::protocol::datagram::Reply;
+#[cfg(feature = "files")]
+use crate::protocol::files::Permissions;
 use crate::services::{SERVICES, Service, Settings};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
@@ -10,6 +12,8 @@ use log::LevelFilter;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+#[cfg(feature = "files")]
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// All that was asked for.
@@ -21,6 +25,9 @@ pub struct Config {
     pub limits: Limits,
     /// What the machines want to know.
     pub settings: Settings,
+    /// The directory of `files` and what clients may do there, if that is served.
+    #[cfg(feature = "files")]
+    pub files: Option<(PathBuf, Permissions)>,
     /// The log level, if the command line names one.
     pub log_level: Option<LevelFilter>,
 }
@@ -141,6 +148,13 @@ fn size(least: usize, most: u64) -> impl Fn(&str) -> Result<usize, String> + Clo
     }
 }
 
+#[cfg(feature = "files")]
+fn large_size(text: &str) -> Result<u64, String> {
+    const MOST: u64 = 1 << 50;
+    let found = quantity(text, &SIZES).filter(|bytes| (1..=MOST).contains(bytes));
+    found.ok_or_else(|| format!("must be a size from 1B to {}, such as 64MiB", written(MOST, &SIZES)))
+}
+
 fn span(text: &str) -> Result<Duration, &'static str> {
     const DAY_MS: u64 = 24 * 3_600_000;
     let millis = quantity(text, &SPANS).filter(|millis| (1..=DAY_MS).contains(millis));
@@ -218,6 +232,28 @@ fn with_flags(command: Command) -> Command {
         }
     };
     let (limit, chat, heartbeat) = (under("Limits"), under("Chat"), under("Heartbeat"));
+    #[cfg(feature = "files")]
+    let files = under("Files");
+    #[cfg(feature = "files")]
+    let command = command.args([
+        flag("files-dir", "DIR")
+            .help("The directory whose files are handed out and where new ones go; --files needs it")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help_heading("Files"),
+        Arg::new("files-delete")
+            .long("files-delete")
+            .action(ArgAction::SetTrue)
+            .help("Lets clients delete files")
+            .help_heading("Files"),
+        files("files-max-size", "SIZE", written(limits.files_max_bytes, &SIZES), "Largest file to take in")
+            .value_parser(large_size),
+        files("files-quota", "SIZE", written(limits.files_quota_bytes, &SIZES), "All files and parts together")
+            .value_parser(large_size),
+        files("files-part-ttl", "TIME", time(limits.files_part_ttl), "How long a part of a file waits for the rest")
+            .value_parser(span),
+        files("files-sync", "WHEN", "off".to_string(), "Whether a file is on the disk before it is said to be stored")
+            .value_parser(choice(&[("off", false), ("on", true)])),
+    ]);
     #[cfg(feature = "web")]
     let command = command.args([
         flag("allow-origin", "ORIGIN")
@@ -300,6 +336,7 @@ Examples:
   xdg-open http://127.0.0.1:9080              the same chat in a browser; /status draws how the server is
   oneloop --chat off --web off --udp off      line echo only
   oneloop --raw :7001 --max-connections 100   raw echo for the whole network, at most 100 connections
+  oneloop --files 9070 --files-dir ~/shared   take files in and hand them out: see oneloop send --help
   oneloop --log-level debug                   see connections come and go
 
 Stops on SIGTERM or Ctrl-C: finishes what was read within --drain; a second one ends at once.
@@ -390,13 +427,48 @@ fn config(matches: &ArgMatches) -> Result<Config, String> {
             "'--memory {memory}' is too small for '--max-line {line}': it must hold at least two lines"
         ));
     }
+    #[cfg(feature = "files")]
+    let files = files(matches, &listen, &mut limits)?;
     let mut settings = Settings::default();
     set(matches, "udp-reply", &mut settings.udp_reply);
     #[cfg(feature = "web")]
     set(matches, "max-fragments", &mut limits.max_fragments);
     #[cfg(feature = "web")]
     settings.allow_origins.extend(matches.get_many("allow-origin").into_iter().flatten().cloned());
-    Ok(Config { listen, limits, settings, log_level: matches.get_one("log-level").copied() })
+    let log_level = matches.get_one("log-level").copied();
+    Ok(Config {
+        listen,
+        limits,
+        settings,
+        #[cfg(feature = "files")]
+        files,
+        log_level,
+    })
+}
+
+/// What file transfer needs, if it is served.
+#[cfg(feature = "files")]
+fn files(
+    matches: &ArgMatches,
+    listen: &[(&'static Service, Address)],
+    limits: &mut Limits,
+) -> Result<Option<(PathBuf, Permissions)>, String> {
+    set(matches, "files-max-size", &mut limits.files_max_bytes);
+    set(matches, "files-quota", &mut limits.files_quota_bytes);
+    set(matches, "files-part-ttl", &mut limits.files_part_ttl);
+    if limits.files_quota_bytes < limits.files_max_bytes {
+        let [quota, most] = [limits.files_quota_bytes, limits.files_max_bytes].map(|bytes| written(bytes, &SIZES));
+        return Err(format!("'--files-quota {quota}' is too small for '--files-max-size {most}'"));
+    }
+    let mut permissions = Permissions { may_delete: matches.get_flag("files-delete"), sync: false };
+    set(matches, "files-sync", &mut permissions.sync);
+    let directory = matches.get_one::<PathBuf>("files-dir").cloned();
+    let is_served = listen.iter().any(|(service, _)| service.name == "files");
+    match directory {
+        None if is_served => Err("'--files <ADDR>' needs '--files-dir <DIR>': which directory?".to_string()),
+        Some(_) if !is_served => Err("'--files-dir <DIR>' needs '--files <ADDR>': where to listen?".to_string()),
+        directory => Ok(directory.map(|directory| (directory, permissions))),
+    }
 }
 
 /// Overwrites `target` if the flag was given.

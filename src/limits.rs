@@ -244,6 +244,11 @@ impl Limits {
         5 * (2 * self.largest_message_bytes() + 64)
     }
 
+    /// Descriptors that files may hold open, beside their connections: one each, two for a listing, and the directory.
+    pub fn files_descriptors(&self) -> usize {
+        self.files_uploads + 2 * self.files_readers + 1
+    }
+
     /// What messages leave free in a room's log under `block`, so that notices need not wait: an eighth.
     pub fn notice_reserve_bytes(&self) -> usize {
         self.room_log_bytes / 8
@@ -272,10 +277,7 @@ impl Limits {
                 "memory_bytes must hold at least two lines of max_line_bytes",
             ),
             (1 <= self.files_budget_bytes, "files_budget_bytes must be at least 1"),
-            (
-                self.files_max_bytes <= self.files_quota_bytes,
-                "files_max_bytes must not exceed files_quota_bytes",
-            ),
+            (self.files_max_bytes <= self.files_quota_bytes, "files_max_bytes must not exceed files_quota_bytes"),
             (!self.files_progress.is_zero(), "files_progress must be more than 0"),
             (1 <= self.max_rooms, "max_rooms must be at least 1"),
             (1 <= self.fan_out_budget, "fan_out_budget must be at least 1"),

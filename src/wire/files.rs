@@ -278,10 +278,7 @@ mod tests {
         let whole = Answer::Whole { is_stored: true, name: "a", size: 5, digest };
         assert_eq!(Answer::read(line.as_bytes()), Some(whole));
         assert_eq!(Answer::read(b"READY 5"), Some(Answer::Ready(5)));
-        assert_eq!(
-            Answer::read(b"ERROR busy: 4: more"),
-            Some(Answer::Error { word: "busy", sentence: "4: more" })
-        );
+        assert_eq!(Answer::read(b"ERROR busy: 4: more"), Some(Answer::Error { word: "busy", sentence: "4: more" }));
         for wrong in ["READY", "READY x", "READY 1 2", "STORED a 5", "FILE ../a 5 00", "HELLO", "ERROR", ""] {
             assert_eq!(Answer::read(wrong.as_bytes()), None, "{wrong:?}");
         }
