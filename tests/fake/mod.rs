@@ -218,9 +218,13 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new<M: Protocol + Default + 'static>(limits: Limits) -> Bench {
+        Bench::with(limits, || Box::new(M::default()))
+    }
+
+    pub(crate) fn with(limits: Limits, machine: impl Fn() -> Box<dyn Protocol> + 'static) -> Bench {
         let world = Rc::new(RefCell::new(World { batch: 1024, ..World::default() }));
         let mut reactor = Reactor::new(FakeNet(world.clone()), limits);
-        reactor.listen("service", (), || Box::new(M::default())).expect("the fake watches anything");
+        reactor.listen("service", (), machine).expect("the fake watches anything");
         Bench { world, reactor }
     }
 

@@ -246,13 +246,13 @@ impl Store {
                 upload
             }
             None => {
-                // What it has already counts as its own from here on.
+                // What it has already counts as its own from here on, unless nothing comes of it.
                 let known = self.parts.iter().position(|known| known.file == part).map(|at| self.parts.remove(at));
-                if let Err(refused) = self.check_room(size, now, limits) {
-                    self.parts.extend(known);
-                    return Err(refused);
-                }
-                let (file, there) = self.open_part(&part, size, digest.is_some()).map_err(disk)?;
+                let opened = match self.check_room(size, now, limits) {
+                    Ok(()) => self.open_part(&part, size, digest.is_some()).map_err(disk),
+                    Err(refused) => Err(refused),
+                };
+                let (file, there) = opened.inspect_err(|_| self.parts.extend(known))?;
                 Upload { name, size, digest, part, file, at: 0, there, hasher, is_stored: false, expires, has_waited }
             }
         };
