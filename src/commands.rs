@@ -1,3 +1,7 @@
 //! The commands of the program, one file each.
 
+#[cfg(feature = "client")]
+mod client;
+#[cfg(feature = "client")]
+pub mod ping;
 pub mod serve;

@@ -1,5 +1,8 @@
 //! The settings: the command line into one [`Config`]. Touches nothing; the caller prints and exits.
 
+#[cfg(feature = "client")]
+pub mod client;
+
 use crate::limits::{Heartbeat, Limits, SlowReader};
 use crate::protocol::datagram::Reply;
 #[cfg(feature = "files")]
@@ -37,6 +40,9 @@ pub struct Config {
 pub enum Asked {
     /// To serve.
     Serve(Box<Config>),
+    /// To ask a server for signs of life.
+    #[cfg(feature = "client")]
+    Ping(client::Ping),
     /// To print this and be done: help or the version.
     Print(String),
 }
@@ -338,6 +344,7 @@ Examples:
   oneloop --raw :7001 --max-connections 100   raw echo for the whole network, at most 100 connections
   oneloop --files 9070 --files-dir ~/shared   take files in and hand them out: see oneloop send --help
   oneloop --log-level debug                   see connections come and go
+  oneloop ping 9001                           ask the chat for a sign of life every second
 
 Stops on SIGTERM or Ctrl-C: finishes what was read within --drain; a second one ends at once.
 Exit status: 0 after a clean stop, 1 for a failure, 2 for wrong usage.";
@@ -349,8 +356,11 @@ fn command() -> Command {
         .about(ABOUT)
         .after_help(format!("{ADDRESSES}\n\n{EXAMPLES}"))
         .args_conflicts_with_subcommands(true)
-        .disable_help_subcommand(true);
-    with_flags(root).subcommand(with_flags(serve))
+        .disable_help_subcommand(cfg!(not(feature = "client")));
+    let root = with_flags(root).subcommand(with_flags(serve));
+    #[cfg(feature = "client")]
+    let root = root.subcommands(client::commands());
+    root
 }
 
 /// Reads a command line, its first word being the program's name.
@@ -369,6 +379,10 @@ fn command() -> Command {
 pub fn parse(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Asked, String> {
     match command().try_get_matches_from(words) {
         Ok(matches) => {
+            #[cfg(feature = "client")]
+            if let Some(asked) = client::asked(&matches) {
+                return asked;
+            }
             let matches = matches.subcommand_matches("serve").unwrap_or(&matches);
             config(matches).map(|config| Asked::Serve(Box::new(config)))
         }

@@ -116,6 +116,15 @@ pub trait Net {
     /// No descriptor is left, or the system knows no way there.
     fn dial(&mut self, to: SocketAddr) -> io::Result<Self::Stream>;
 
+    /// The same with datagrams, where the network has them: a stream of lines, each of them a datagram.
+    ///
+    /// # Errors
+    /// As [`Net::dial`], or there are none here.
+    fn dial_datagrams(&mut self, to: SocketAddr) -> io::Result<Self::Stream> {
+        let _ = to;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Whether a connection that was begun has come about, and then with whom; `None` if that is still open.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 //! A machine knows bytes, moments and its context. It touches no socket, no clock and no log.
 
 pub mod chat;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod datagram;
 pub mod echo;
 #[cfg(feature = "files")]
@@ -96,6 +98,13 @@ pub trait Protocol {
     }
 }
 
+/// What carries a connection that a machine begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Carrier {
+    Tcp,
+    Datagrams,
+}
+
 /// What a machine asks the loop to do after it has returned.
 pub(crate) enum Effect {
     /// End this connection once everything owed has been sent.
@@ -109,7 +118,7 @@ pub(crate) enum Effect {
     /// Tell another machine that there is something for it.
     Wake(Id),
     /// Begin a connection.
-    Dial { to: SocketAddr, machine: Box<dyn Protocol> },
+    Dial { to: SocketAddr, by: Carrier, machine: Box<dyn Protocol> },
 }
 
 /// How the server is, as a connection should know.
@@ -192,7 +201,12 @@ impl Context<'_> {
     /// [`Protocol::failed`] and [`Protocol::closed`]. It counts against no limit on connections, and has
     /// [`Limits::connect_timeout`] to come about.
     pub fn dial(&mut self, to: SocketAddr, machine: Box<dyn Protocol>) {
-        self.effects.push(Effect::Dial { to, machine });
+        self.effects.push(Effect::Dial { to, by: Carrier::Tcp, machine });
+    }
+
+    /// The same with datagrams as lines: what is pushed up to a `\n` is sent as one, and each that comes ends in one.
+    pub fn dial_datagrams(&mut self, to: SocketAddr, machine: Box<dyn Protocol>) {
+        self.effects.push(Effect::Dial { to, by: Carrier::Datagrams, machine });
     }
 
     /// Has `line`, which has no end, sent to another connection in the format of its room. If that one is owed much already, this one is told instead. From the machine of a

@@ -22,7 +22,7 @@ use crate::close::Close;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, ServiceCount};
 use crate::net::{Event, Net};
-use crate::protocol::{Effect, Protocol, Standing};
+use crate::protocol::{Carrier, Effect, Protocol, Standing};
 use crate::room::Rooms;
 use crate::slots::{Id, Slots};
 use crate::time::Moment;
@@ -93,7 +93,7 @@ impl<N> Common<N> {
             Effect::Stop => return self.stop_asked = true,
             Effect::Send { to, line } => Errand::Letter { to, from: id, line },
             Effect::Wake(to) => Errand::Wake(to),
-            Effect::Dial { to, machine } => Errand::Dial { service, to, machine },
+            Effect::Dial { to, by, machine } => Errand::Dial { service, to, by, machine },
             Effect::Close(_) | Effect::End => unreachable!("for the slot itself"),
         });
     }
@@ -135,7 +135,7 @@ enum Errand {
     /// Another machine is to look.
     Wake(Id),
     /// A connection is to begin, in the name of the service that wants it.
-    Dial { service: u8, to: SocketAddr, machine: Box<dyn Protocol> },
+    Dial { service: u8, to: SocketAddr, by: Carrier, machine: Box<dyn Protocol> },
 }
 
 /// What is to be done with a slot, as its state says.
@@ -309,7 +309,7 @@ impl<N: Net> Reactor<N> {
     /// The system will not even begin it; the machine is dropped untold.
     pub fn dial(&mut self, name: &'static str, to: SocketAddr, machine: Box<dyn Protocol>) -> io::Result<Id> {
         let service = self.service(name);
-        self.begin(service, to, machine).map_err(|(error, _)| error)
+        self.begin(service, to, Carrier::Tcp, machine).map_err(|(error, _)| error)
     }
 
     /// Serves a connection that is there already, from nowhere: the machine is told the unspecified address.
@@ -471,7 +471,7 @@ impl<N: Net> Reactor<N> {
             match errand {
                 Errand::Letter { to, from, line } => self.hand_over(to, from, &line),
                 Errand::Wake(id) => self.wake(id),
-                Errand::Dial { service, to, machine } => self.dial_for(service, to, machine),
+                Errand::Dial { service, to, by, machine } => self.dial_for(service, to, by, machine),
             }
         }
         errands.append(&mut self.common.errands); // what this has made machines ask for: next time
@@ -502,10 +502,10 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Begins a connection for a machine, whose own machine learns of a failure as of any other.
-    fn dial_for(&mut self, service: u8, to: SocketAddr, machine: Box<dyn Protocol>) {
+    fn dial_for(&mut self, service: u8, to: SocketAddr, by: Carrier, machine: Box<dyn Protocol>) {
         if self.common.stop >= Stop::Stopping {
             self.common.closed(machine, Close::Shutdown);
-        } else if let Err((error, mut machine)) = self.begin(service, to, machine) {
+        } else if let Err((error, mut machine)) = self.begin(service, to, by, machine) {
             log::debug!("{}: dialing {to}: {error}", self.common.name_of(service));
             machine.failed(&error);
             self.common.closed(machine, Close::Error);
@@ -516,9 +516,14 @@ impl<N: Net> Reactor<N> {
         &mut self,
         service: u8,
         to: SocketAddr,
+        by: Carrier,
         machine: Box<dyn Protocol>,
     ) -> Result<Id, (io::Error, Box<dyn Protocol>)> {
-        let socket = match self.common.net.dial(to) {
+        let begun = match by {
+            Carrier::Tcp => self.common.net.dial(to),
+            Carrier::Datagrams => self.common.net.dial_datagrams(to),
+        };
+        let socket = match begun {
             Ok(socket) => socket,
             Err(error) => return Err((error, machine)),
         };

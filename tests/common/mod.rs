@@ -22,6 +22,13 @@ pub(crate) fn oneloop(args: &[&str]) -> Command {
     command
 }
 
+/// The program with exactly these arguments: for its other commands.
+pub(crate) fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oneloop"));
+    command.args(args).env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
 /// Chat and web are on by default, each on a port of which there is only one: where a test does not ask for them, they are off.
 fn unasked_off<'a>(args: &[&str]) -> Vec<&'a str> {
     let mut off = Vec::new();
@@ -75,6 +82,19 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn spawn(command: &mut Command) -> Process {
         Process { child: command.spawn().expect("the program starts") }
+    }
+
+    /// With its standard output and error collected.
+    pub(crate) fn heard(command: &mut Command) -> (Process, Output, Output) {
+        let mut process = Process::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let stdout = Output::collect(process.child.stdout.take().expect("a pipe"));
+        let stderr = Output::collect(process.child.stderr.take().expect("a pipe"));
+        (process, stdout, stderr)
+    }
+
+    /// The writing end of its standard input.
+    pub(crate) fn take_stdin(&mut self) -> std::process::ChildStdin {
+        self.child.stdin.take().expect("a pipe")
     }
 
     /// The reading end of its standard error, which nobody has read yet.
@@ -349,9 +369,7 @@ pub(crate) struct Ran {
 
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command) -> Ran {
-    let mut process = Process::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
-    let stdout = Output::collect(process.child.stdout.take().expect("a pipe"));
-    let stderr = Output::collect(process.child.stderr.take().expect("a pipe"));
+    let (mut process, stdout, stderr) = Process::heard(command);
     let code = process.wait().code();
     Ran { code, stdout: stdout.all(), stderr: stderr.all() }
 }
