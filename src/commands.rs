@@ -5,3 +5,5 @@ mod client;
 #[cfg(feature = "client")]
 pub mod ping;
 pub mod serve;
+#[cfg(feature = "files")]
+pub mod transfer;

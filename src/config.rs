@@ -2,6 +2,8 @@
 
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "files")]
+pub mod files;
 
 use crate::limits::{Heartbeat, Limits, SlowReader};
 use crate::protocol::datagram::Reply;
@@ -43,6 +45,9 @@ pub enum Asked {
     /// To ask a server for signs of life.
     #[cfg(feature = "client")]
     Ping(client::Ping),
+    /// To take files to a server or to fetch them.
+    #[cfg(feature = "files")]
+    Transfer(files::Transfer),
     /// To print this and be done: help or the version.
     Print(String),
 }
@@ -154,13 +159,6 @@ fn size(least: usize, most: u64) -> impl Fn(&str) -> Result<usize, String> + Clo
     }
 }
 
-#[cfg(feature = "files")]
-fn large_size(text: &str) -> Result<u64, String> {
-    const MOST: u64 = 1 << 50;
-    let found = quantity(text, &SIZES).filter(|bytes| (1..=MOST).contains(bytes));
-    found.ok_or_else(|| format!("must be a size from 1B to {}, such as 64MiB", written(MOST, &SIZES)))
-}
-
 fn span(text: &str) -> Result<Duration, &'static str> {
     const DAY_MS: u64 = 24 * 3_600_000;
     let millis = quantity(text, &SPANS).filter(|millis| (1..=DAY_MS).contains(millis));
@@ -239,27 +237,7 @@ fn with_flags(command: Command) -> Command {
     };
     let (limit, chat, heartbeat) = (under("Limits"), under("Chat"), under("Heartbeat"));
     #[cfg(feature = "files")]
-    let files = under("Files");
-    #[cfg(feature = "files")]
-    let command = command.args([
-        flag("files-dir", "DIR")
-            .help("The directory whose files are handed out and where new ones go; --files needs it")
-            .value_parser(clap::value_parser!(PathBuf))
-            .help_heading("Files"),
-        Arg::new("files-delete")
-            .long("files-delete")
-            .action(ArgAction::SetTrue)
-            .help("Lets clients delete files")
-            .help_heading("Files"),
-        files("files-max-size", "SIZE", written(limits.files_max_bytes, &SIZES), "Largest file to take in")
-            .value_parser(large_size),
-        files("files-quota", "SIZE", written(limits.files_quota_bytes, &SIZES), "All files and parts together")
-            .value_parser(large_size),
-        files("files-part-ttl", "TIME", time(limits.files_part_ttl), "How long a part of a file waits for the rest")
-            .value_parser(span),
-        files("files-sync", "WHEN", "off".to_string(), "Whether a file is on the disk before it is said to be stored")
-            .value_parser(choice(&[("off", false), ("on", true)])),
-    ]);
+    let command = command.args(files::flags());
     #[cfg(feature = "web")]
     let command = command.args([
         flag("allow-origin", "ORIGIN")
@@ -344,6 +322,7 @@ Examples:
   oneloop --raw :7001 --max-connections 100   raw echo for the whole network, at most 100 connections
   oneloop --files 9070 --files-dir ~/shared   take files in and hand them out: see oneloop send --help
   oneloop --log-level debug                   see connections come and go
+  oneloop send photo.jpg 9070                 take a file to it, get fetches one
   oneloop ping 9001                           ask the chat for a sign of life every second
 
 Stops on SIGTERM or Ctrl-C: finishes what was read within --drain; a second one ends at once.
@@ -356,10 +335,12 @@ fn command() -> Command {
         .about(ABOUT)
         .after_help(format!("{ADDRESSES}\n\n{EXAMPLES}"))
         .args_conflicts_with_subcommands(true)
-        .disable_help_subcommand(cfg!(not(feature = "client")));
+        .disable_help_subcommand(cfg!(not(any(feature = "client", feature = "files"))));
     let root = with_flags(root).subcommand(with_flags(serve));
     #[cfg(feature = "client")]
     let root = root.subcommands(client::commands());
+    #[cfg(feature = "files")]
+    let root = root.subcommands(files::commands());
     root
 }
 
@@ -381,6 +362,10 @@ pub fn parse(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Re
         Ok(matches) => {
             #[cfg(feature = "client")]
             if let Some(asked) = client::asked(&matches) {
+                return asked;
+            }
+            #[cfg(feature = "files")]
+            if let Some(asked) = files::asked(&matches) {
                 return asked;
             }
             let matches = matches.subcommand_matches("serve").unwrap_or(&matches);
@@ -442,7 +427,9 @@ fn config(matches: &ArgMatches) -> Result<Config, String> {
         ));
     }
     #[cfg(feature = "files")]
-    let files = files(matches, &listen, &mut limits)?;
+    let is_served = listen.iter().any(|(service, _)| service.name == "files");
+    #[cfg(feature = "files")]
+    let files = files::served(matches, is_served, &mut limits)?;
     let mut settings = Settings::default();
     set(matches, "udp-reply", &mut settings.udp_reply);
     #[cfg(feature = "web")]
@@ -458,31 +445,6 @@ fn config(matches: &ArgMatches) -> Result<Config, String> {
         files,
         log_level,
     })
-}
-
-/// What file transfer needs, if it is served.
-#[cfg(feature = "files")]
-fn files(
-    matches: &ArgMatches,
-    listen: &[(&'static Service, Address)],
-    limits: &mut Limits,
-) -> Result<Option<(PathBuf, Permissions)>, String> {
-    set(matches, "files-max-size", &mut limits.files_max_bytes);
-    set(matches, "files-quota", &mut limits.files_quota_bytes);
-    set(matches, "files-part-ttl", &mut limits.files_part_ttl);
-    if limits.files_quota_bytes < limits.files_max_bytes {
-        let [quota, most] = [limits.files_quota_bytes, limits.files_max_bytes].map(|bytes| written(bytes, &SIZES));
-        return Err(format!("'--files-quota {quota}' is too small for '--files-max-size {most}'"));
-    }
-    let mut permissions = Permissions { may_delete: matches.get_flag("files-delete"), sync: false };
-    set(matches, "files-sync", &mut permissions.sync);
-    let directory = matches.get_one::<PathBuf>("files-dir").cloned();
-    let is_served = listen.iter().any(|(service, _)| service.name == "files");
-    match directory {
-        None if is_served => Err("'--files <ADDR>' needs '--files-dir <DIR>': which directory?".to_string()),
-        Some(_) if !is_served => Err("'--files-dir <DIR>' needs '--files <ADDR>': where to listen?".to_string()),
-        directory => Ok(directory.map(|directory| (directory, permissions))),
-    }
 }
 
 /// Overwrites `target` if the flag was given.

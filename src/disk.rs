@@ -49,8 +49,9 @@ pub trait Disk {
     /// Takes a file away.
     fn remove(&mut self, name: &str) -> io::Result<()>;
 
-    /// Gives a file another name, all at once. If that name is taken, `AlreadyExists` and nothing changes.
-    fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
+    /// Gives a file another name, all at once. If that name is taken, what has it is replaced, or it is `AlreadyExists` and
+    /// nothing changes.
+    fn rename(&mut self, from: &str, to: &str, may_replace: bool) -> io::Result<()>;
 
     /// Returns when the names are on the disk.
     fn sync(&mut self) -> io::Result<()>;

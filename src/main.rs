@@ -22,6 +22,11 @@ fn main() -> ExitCode {
             logging::start(asked.log_level, LevelFilter::Warn);
             commands::ping::run(&asked)
         }
+        #[cfg(feature = "files")]
+        Ok(Asked::Transfer(asked)) => {
+            logging::start(asked.log_level, LevelFilter::Warn);
+            commands::transfer::run(&asked)
+        }
         Ok(Asked::Print(text)) => {
             let _ = std::io::stdout().write_all(text.as_bytes()); // `oneloop --help | head -1` is no failure
             return ExitCode::SUCCESS;

@@ -3,7 +3,7 @@
 
 use super::{Access, Disk, Facts, File, Listing};
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat};
-use rustix::fs::{fdatasync, flock, fstat, fsync, linkat, openat, renameat_with, statat, unlinkat};
+use rustix::fs::{fdatasync, flock, fstat, fsync, linkat, openat, renameat, renameat_with, statat, unlinkat};
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -66,8 +66,11 @@ impl Disk for Directory {
         Ok(unlinkat(&self.descriptor, name, AtFlags::empty())?)
     }
 
-    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+    fn rename(&mut self, from: &str, to: &str, may_replace: bool) -> io::Result<()> {
         let directory = &self.descriptor;
+        if may_replace {
+            return Ok(renameat(directory, from, directory, to)?);
+        }
         match renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE) {
             // Not every file system can do that. What a crash between these two leaves has two names, and the start removes one.
             Err(Errno::INVAL | Errno::NOSYS) => {
@@ -181,10 +184,10 @@ mod tests {
         }
         let mut new = directory.open("new", Access::Create).unwrap();
         super::super::write_all(&mut *new, 0, b"new").unwrap();
-        let taken = directory.rename("new", "plain").unwrap_err();
+        let taken = directory.rename("new", "plain", false).unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(path.join("plain")).unwrap(), b"five!");
-        directory.rename("new", "newer").unwrap();
+        directory.rename("new", "newer", false).unwrap();
         for _ in 0..2 {
             let mut names: Vec<String> = directory.list().unwrap().map(|entry| entry.unwrap().0).collect();
             names.sort();

@@ -1,6 +1,7 @@
 //! File transfer: a line asks, and then bytes. The machine of the service `files`. Knows no socket and no clock; the directory
 //! it reaches through the store that all its connections share.
 
+pub mod courier;
 mod store;
 
 pub use store::{Permissions, Store};

@@ -111,10 +111,10 @@ impl Disk for FakeDisk {
         memory.files.remove(name).map(drop).ok_or_else(|| ErrorKind::NotFound.into())
     }
 
-    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+    fn rename(&mut self, from: &str, to: &str, may_replace: bool) -> io::Result<()> {
         let mut memory = self.0.borrow_mut();
         memory.call()?;
-        if memory.files.contains_key(to) {
+        if !may_replace && memory.files.contains_key(to) {
             return Err(ErrorKind::AlreadyExists.into());
         }
         let content = memory.files.remove(from).ok_or(ErrorKind::NotFound)?;

@@ -339,7 +339,7 @@ impl Store {
         if self.permissions.sync {
             upload.file.sync().map_err(disk)?;
         }
-        self.disk.rename(&upload.part, &upload.name).map_err(|error| match error.kind() {
+        self.disk.rename(&upload.part, &upload.name, false).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => exists(&upload.name),
             _ => disk(error),
         })?;
@@ -499,7 +499,7 @@ fn known(hashes: &VecDeque<(Version, Digest)>, facts: &Facts) -> Option<Digest> 
     hashes.iter().find(|(of, _)| *of == version(facts)).map(|(_, digest)| *digest)
 }
 
-fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_gone(error: &io::Error) -> bool {
     error.kind() == ErrorKind::NotFound
 }
 
