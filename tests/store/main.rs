@@ -317,6 +317,28 @@ fn two_uploads_of_one_name_are_never_mixed() {
 }
 
 #[test]
+fn the_very_same_upload_is_taken_over_by_whoever_comes_last() {
+    let memory = Shared::default();
+    let mut bench = bench(&memory, ALL, limits());
+    let put = format!("PUT a 6 {}\n", hash(b"abcdef"));
+    let (first, second) = (bench.connect(), bench.connect());
+    assert_eq!(ask(&mut bench, first, format!("{put}abc")), "READY 0\n");
+    assert_eq!(ask(&mut bench, second, &put), "READY 3\n");
+    // The first, if it is still there, changes nothing any more, and takes nothing with it.
+    assert_eq!(ask(&mut bench, first, "xyz"), "ERROR busy: a goes on with another connection\n");
+    assert_eq!(ask(&mut bench, second, "d"), "");
+    let third = bench.connect();
+    assert_eq!(ask(&mut bench, third, &put), "READY 4\n");
+    bench.end(second);
+    bench.run();
+    assert_eq!(bench.take(second), "ERROR size: only 4 of 6 bytes came\n");
+    assert!(ask(&mut bench, third, "ef").starts_with("STORED a 6"));
+    assert_eq!(memory.borrow().names(), ["a"]);
+    assert_eq!(say(&mut bench, "PUT b 994\n").lines().next(), Some("READY 0"), "its room is its size");
+    assert_eq!(say(&mut bench, "PUT b 995\n"), "ERROR quota: 994 of 1000 bytes are left\n");
+}
+
+#[test]
 fn a_file_is_hashed_by_turns_and_its_hash_remembered_while_it_is_the_same() {
     let memory = Shared::default();
     memory.borrow_mut().put("a", &[b'a'; 400]);

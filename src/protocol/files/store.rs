@@ -6,8 +6,10 @@ use crate::limits::Limits;
 use crate::time::Moment;
 use crate::wire::files::{Digest, name as checked_name, part_name, part_of};
 use sha2::{Digest as _, Sha256};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
+use std::rc::Rc;
 use std::time::Duration;
 
 /// What whoever runs the server decides.
@@ -73,6 +75,8 @@ struct Claim {
     name: String,
     part: String,
     bytes: u64,
+    /// Shared with the upload: it has been taken over, and may touch nothing any more.
+    is_lost: Rc<Cell<bool>>,
 }
 
 /// One file on its way in.
@@ -93,6 +97,7 @@ pub(super) struct Upload {
     expires: Moment,
     /// It was whole in an earlier turn.
     pub(super) has_waited: bool,
+    is_lost: Rc<Cell<bool>>,
 }
 
 impl Upload {
@@ -105,8 +110,14 @@ impl Upload {
         !self.is_catching_up() && self.at == self.size
     }
 
+    fn check_ours(&self) -> Result<(), Refused> {
+        let lost = || refused("busy", format!("{} goes on with another connection", self.name));
+        if self.is_lost.get() { Err(lost()) } else { Ok(()) }
+    }
+
     /// Takes bytes from the front of `bytes`, and returns how many.
     pub(super) fn take(&mut self, bytes: &[u8], now: Moment, limits: &Limits) -> Result<usize, Refused> {
+        self.check_ours()?;
         let left = usize::try_from(self.size - self.at).unwrap_or(usize::MAX);
         let bytes = &bytes[..bytes.len().min(left)];
         write_all(self.file.as_mut(), self.at, bytes).map_err(disk)?;
@@ -223,14 +234,22 @@ impl Store {
         if size > limits.files_max_bytes {
             return Err(refused("size", format!("larger than {} bytes", limits.files_max_bytes)));
         }
-        if self.uploads.iter().any(|upload| upload.name == name) {
-            return Err(refused("busy", format!("{name} is being uploaded by somebody else")));
+        let part = part_name(name, size, digest);
+        if let Some(at) = self.uploads.iter().position(|upload| upload.name == name) {
+            if digest.is_none() || self.uploads[at].part != part {
+                return Err(refused("busy", format!("{name} is being uploaded by somebody else")));
+            }
+            // The very same file: most likely by somebody whose connection has broken without our being told.
+            let Claim { part: file, bytes, is_lost, .. } = self.uploads.swap_remove(at);
+            is_lost.set(true);
+            self.parts.push(Part { file, bytes, expires: now + limits.files_part_ttl });
         }
         if self.uploads.len() >= limits.files_uploads {
             return Err(refused("busy", format!("{} uploads at a time", limits.files_uploads)));
         }
-        let (name, part) = (name.to_string(), part_name(name, size, digest));
+        let name = name.to_string();
         let (hasher, expires, has_waited) = (Sha256::new(), now + limits.files_part_ttl, false);
+        let is_lost = Rc::<Cell<bool>>::default();
         let upload = match self.disk.facts(&name).map_err(disk)? {
             Some(facts) => {
                 self.may_be_same(&name, &facts, size, digest)?;
@@ -238,8 +257,20 @@ impl Store {
                 let known = self.known(&facts);
                 let at = if known.is_some() { size } else { 0 };
                 let there = size;
-                let mut upload =
-                    Upload { name, size, digest, part, file, at, there, hasher, is_stored: true, expires, has_waited };
+                let mut upload = Upload {
+                    name,
+                    size,
+                    digest,
+                    part,
+                    file,
+                    at,
+                    there,
+                    hasher,
+                    is_stored: true,
+                    expires,
+                    has_waited,
+                    is_lost,
+                };
                 if size == 0 {
                     self.catch_up(&mut upload, limits)?; // there is nothing that would take turns
                 }
@@ -253,11 +284,25 @@ impl Store {
                     Err(refused) => Err(refused),
                 };
                 let (file, there) = opened.inspect_err(|_| self.parts.extend(known))?;
-                Upload { name, size, digest, part, file, at: 0, there, hasher, is_stored: false, expires, has_waited }
+                Upload {
+                    name,
+                    size,
+                    digest,
+                    part,
+                    file,
+                    at: 0,
+                    there,
+                    hasher,
+                    is_stored: false,
+                    expires,
+                    has_waited,
+                    is_lost,
+                }
             }
         };
         let bytes = if upload.is_stored { 0 } else { size };
-        self.uploads.push(Claim { name: upload.name.clone(), part: upload.part.clone(), bytes });
+        let (name, part, is_lost) = (upload.name.clone(), upload.part.clone(), upload.is_lost.clone());
+        self.uploads.push(Claim { name, part, bytes, is_lost });
         Ok(upload)
     }
 
@@ -293,6 +338,7 @@ impl Store {
 
     /// Hashes more of what was there before, at most a turn's share. Fails when that is not what it was said to be.
     pub(super) fn catch_up(&mut self, upload: &mut Upload, limits: &Limits) -> Result<(), Refused> {
+        upload.check_ours()?;
         let (file, hasher) = (upload.file.as_mut(), &mut upload.hasher);
         upload.at = hash_some(file, hasher, upload.at, upload.there, &mut self.scratch, limits).map_err(disk)?;
         if upload.is_stored && !upload.is_catching_up() {
@@ -308,6 +354,7 @@ impl Store {
 
     /// Checks a whole upload and gives it its name; returns its hash. The upload is over, however this ends.
     pub(super) fn finish(&mut self, mut upload: Upload, limits: &Limits) -> Result<Digest, Refused> {
+        upload.check_ours()?;
         if upload.is_stored {
             self.uploads.retain(|claim| claim.name != upload.name);
             return upload.digest.ok_or_else(|| exists(&upload.name));
@@ -352,6 +399,9 @@ impl Store {
 
     /// An upload that ended early: what came of it stays, if it says of what it is a part.
     pub(super) fn interrupt(&mut self, upload: Upload) {
+        if upload.is_lost.get() {
+            return;
+        }
         if upload.is_stored || upload.digest.is_none() {
             return self.discard(upload);
         }
@@ -361,6 +411,9 @@ impl Store {
 
     /// An upload that came to nothing: its part goes.
     pub(super) fn discard(&mut self, upload: Upload) {
+        if upload.is_lost.get() {
+            return;
+        }
         self.uploads.retain(|claim| claim.name != upload.name);
         if !upload.is_stored && self.disk.remove(&upload.part).is_err_and(|error| !is_gone(&error)) {
             self.parts.push(Part { file: upload.part, bytes: upload.at.max(upload.there), expires: upload.expires });
