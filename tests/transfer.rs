@@ -223,6 +223,28 @@ fn a_server_that_lies_gets_nothing_its_name() {
 }
 
 #[test]
+fn a_refusal_in_the_middle_is_heard_before_everything_is_sent() {
+    const SIZE: u64 = 64 << 20;
+    let scratch = Scratch::new();
+    fs::File::create(scratch.path("here/a")).and_then(|file| file.set_len(SIZE)).expect("a file of holes");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        stream.write_all(b"READY 0\n").expect("the client takes it");
+        stream.read_exact(&mut [0; 4096]).expect("bytes");
+        stream.write_all(b"ERROR disk: full\n").expect("the client takes it");
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        rest.len() as u64
+    });
+    let sent = ran(&scratch.path("here"), &["send", "a", &address]);
+    assert_eq!((sent.code, &sent.stderr[..]), (Some(1), "oneloop: a: disk: full\n"));
+    let taken = server.join().expect("no panic");
+    assert!(taken < SIZE - 4096, "{taken} bytes: all of it was sent");
+}
+
+#[test]
 fn within_one_run_it_goes_on_after_a_lost_connection_and_starts_anew_when_the_file_is_another() {
     let scratch = Scratch::new();
     let fetched = scratch.path("fetched");
