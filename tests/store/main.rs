@@ -325,8 +325,8 @@ fn the_very_same_upload_is_taken_over_by_whoever_comes_last() {
     assert_eq!(ask(&mut bench, first, format!("{put}abc")), "READY 0\n");
     assert_eq!(ask(&mut bench, second, &put), "READY 3\n");
     // The first, if it is still there, changes nothing any more, and takes nothing with it.
-    assert_eq!(ask(&mut bench, first, "xyz"), "ERROR busy: a goes on with another connection\n");
     assert_eq!(ask(&mut bench, second, "d"), "");
+    assert_eq!(ask(&mut bench, first, "xyz"), "ERROR busy: a goes on with another connection\n");
     let third = bench.connect();
     assert_eq!(ask(&mut bench, third, &put), "READY 4\n");
     bench.end(second);
@@ -334,6 +334,7 @@ fn the_very_same_upload_is_taken_over_by_whoever_comes_last() {
     assert_eq!(bench.take(second), "ERROR size: only 4 of 6 bytes came\n");
     assert!(ask(&mut bench, third, "ef").starts_with("STORED a 6"));
     assert_eq!(memory.borrow().names(), ["a"]);
+    assert_eq!(memory.borrow().files["a"].borrow().bytes, b"abcdef");
     assert_eq!(say(&mut bench, "PUT b 994\n").lines().next(), Some("READY 0"), "its room is its size");
     assert_eq!(say(&mut bench, "PUT b 995\n"), "ERROR quota: 994 of 1000 bytes are left\n");
 }
