@@ -3,5 +3,7 @@
 #[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "client")]
+pub mod connect;
+#[cfg(feature = "client")]
 pub mod ping;
 pub mod serve;

@@ -33,6 +33,9 @@ pub struct Config {
 pub enum Asked {
     /// To serve.
     Serve(Box<Config>),
+    /// To be a line client.
+    #[cfg(feature = "client")]
+    Connect(client::Connect),
     /// To ask a server for signs of life.
     #[cfg(feature = "client")]
     Ping(client::Ping),
@@ -307,6 +310,7 @@ Examples:
   oneloop --chat off --web off --udp off      line echo only
   oneloop --raw :7001 --max-connections 100   raw echo for the whole network, at most 100 connections
   oneloop --log-level debug                   see connections come and go
+  oneloop connect                             the chat, with a line to type in; also a filter: see oneloop connect --help
   oneloop ping 9001                           ask the chat for a sign of life every second
 
 Stops on SIGTERM or Ctrl-C: finishes what was read within --drain; a second one ends at once.
