@@ -3,6 +3,8 @@
 #[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "client")]
+pub mod connect;
+#[cfg(feature = "client")]
 pub mod ping;
 pub mod serve;
 #[cfg(feature = "files")]

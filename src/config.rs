@@ -42,6 +42,9 @@ pub struct Config {
 pub enum Asked {
     /// To serve.
     Serve(Box<Config>),
+    /// To be a line client.
+    #[cfg(feature = "client")]
+    Connect(client::Connect),
     /// To ask a server for signs of life.
     #[cfg(feature = "client")]
     Ping(client::Ping),
@@ -322,6 +325,7 @@ Examples:
   oneloop --raw :7001 --max-connections 100   raw echo for the whole network, at most 100 connections
   oneloop --files 9070 --files-dir ~/shared   take files in and hand them out: see oneloop send --help
   oneloop --log-level debug                   see connections come and go
+  oneloop connect                             the chat, with a line to type in; also a filter: see oneloop connect --help
   oneloop send photo.jpg 9070                 take a file to it, get fetches one
   oneloop ping 9001                           ask the chat for a sign of life every second
 

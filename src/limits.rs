@@ -228,6 +228,21 @@ impl Limits {
     /// The longest log line, in bytes: 4,096, what a pipe takes whole or not at all (`PIPE_BUF`).
     pub const LOG_LINE_BYTES: usize = 4096;
 
+    /// The least time before a client tries again. 100 ms: a server that is being restarted is not hammered.
+    pub const RECONNECT_LEAST: Duration = Duration::from_millis(100);
+
+    /// The most at the first try; it doubles with each. 2 s: a thousand clients come back at fifty in 100 ms.
+    pub const RECONNECT_FIRST: Duration = Duration::from_secs(2);
+
+    /// The most at any try. 30 s: what a person waits.
+    pub const RECONNECT_MOST: Duration = Duration::from_secs(30);
+
+    /// A client's connection that lived for so long was a good one: the next tries begin anew. 10 s.
+    pub const STABLE_AFTER: Duration = Duration::from_secs(10);
+
+    /// A client that has sent its last datagram waits for answers until none came for so long. 1 s, as `nc -w1`.
+    pub const DATAGRAM_QUIET: Duration = Duration::from_secs(1);
+
     /// How long a peer can be silent before the heartbeat closes it: interval + timeout x (retries + 1).
     pub fn patience(&self) -> Duration {
         self.heartbeat_interval + self.heartbeat_timeout * (self.heartbeat_retries + 1)

@@ -18,6 +18,11 @@ fn main() -> ExitCode {
             commands::serve::run(&config)
         }
         #[cfg(feature = "client")]
+        Ok(Asked::Connect(asked)) => {
+            logging::start(asked.log_level, LevelFilter::Warn);
+            commands::connect::run(&asked)
+        }
+        #[cfg(feature = "client")]
         Ok(Asked::Ping(asked)) => {
             logging::start(asked.log_level, LevelFilter::Warn);
             commands::ping::run(&asked)

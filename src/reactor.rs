@@ -110,7 +110,7 @@ impl<N> Common<N> {
             Admission::Served => &mut metrics.open,
             Admission::Spare => &mut metrics.spare_open,
             Admission::Refused => &mut metrics.refused_open,
-            Admission::Own => return,
+            Admission::Dialed | Admission::Adopted => return,
         } -= 1;
         if admission != Admission::Refused {
             metrics.left(service);
@@ -318,7 +318,7 @@ impl<N: Net> Reactor<N> {
     /// The kernel will not watch it.
     pub fn adopt(&mut self, name: &'static str, socket: N::Stream, machine: Box<dyn Protocol>) -> io::Result<Id> {
         let service = self.service(name);
-        let mut stream = Stream::new(socket, service, Admission::Own, machine, NOWHERE, &self.common);
+        let mut stream = Stream::new(socket, service, Admission::Adopted, machine, NOWHERE, &self.common);
         // What cannot be watched is always readable; of everything else the first read says it.
         stream.head.ready.readable = true;
         let id = self.insert(Slot::Stream(stream)).map_err(|(error, _)| error)?;
@@ -713,7 +713,7 @@ impl<N: Net> Reactor<N> {
             Admission::Served => metrics.open += 1,
             Admission::Spare => metrics.spare_open += 1,
             Admission::Refused => metrics.refused_open += 1,
-            Admission::Own => (),
+            Admission::Dialed | Admission::Adopted => (),
         }
         if admission == Admission::Refused {
             metrics.refused += 1;

@@ -47,11 +47,15 @@ pub(super) fn limits(connect_timeout: Duration) -> Limits {
     }
 }
 
-/// A loop with nothing in it that SIGINT and SIGTERM end, and what `console` wants of the network before.
-pub(super) fn reactor(limits: Limits) -> Result<Reactor<MioNet>, String> {
+/// A loop with nothing in it that SIGINT and SIGTERM end, and what is wanted of its network before that is gone into it.
+pub(super) fn reactor<T>(
+    limits: Limits,
+    prepare: impl FnOnce(&mut MioNet) -> T,
+) -> Result<(Reactor<MioNet>, T), String> {
     let signals = stop_signals().map_err(|error| format!("cannot watch for signals: {error}"))?;
-    let net = MioNet::new(&limits).map_err(|error| format!("cannot create the poll: {error}"))?;
+    let mut net = MioNet::new(&limits).map_err(|error| format!("cannot create the poll: {error}"))?;
+    let prepared = prepare(&mut net);
     let mut reactor = Reactor::new(net, limits);
     reactor.stop_on(signals).map_err(|error| format!("cannot watch for signals: {error}"))?;
-    Ok(reactor)
+    Ok((reactor, prepared))
 }

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 /// One line: what was tried, on what, why it failed and what to do.
 pub fn run(asked: &Asked) -> Result<bool, String> {
     let route = resolve(&asked.target)?;
-    let mut reactor = reactor(limits(asked.timeout))?;
+    let (mut reactor, ()) = reactor(limits(asked.timeout), |_| ())?;
     let (interval, timeout, count, json) = (asked.interval, asked.timeout, asked.count, asked.json);
     let ping = Ping::new(Settings { route, interval, timeout, count, json });
     reactor.add("ping", Box::new(Pinger::new(&ping)));

@@ -1,9 +1,12 @@
 //! The command lines of the clients: `connect` and `ping`, and where they go. Touches nothing.
 
-use super::{Address, Asked, LEVELS, choice, number, set, span};
+use super::{Address, Asked, HEARTBEATS, LEVELS, choice, number, set, span, span_or_off};
+use crate::limits::{Heartbeat, Limits};
+use crate::wire::text::wrong_name;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use log::LevelFilter;
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What carries the lines.
@@ -41,6 +44,11 @@ pub struct Target {
 }
 
 impl Target {
+    /// The chat of this machine.
+    fn chat() -> Target {
+        Target { scheme: Scheme::Tcp, address: Address::Socket(SocketAddr::from(([127, 0, 0, 1], 9001))) }
+    }
+
     const FORMS: &'static str =
         "must be HOST:PORT, [IPV6]:PORT, PORT (this machine), udp:HOST:PORT or ws://HOST:PORT/PATH";
 }
@@ -86,6 +94,33 @@ impl fmt::Display for Target {
     }
 }
 
+/// What `connect` was asked for.
+#[derive(Clone, Debug)]
+pub struct Connect {
+    /// Where to.
+    pub target: Target,
+    /// The name to take.
+    pub nick: Option<String>,
+    /// The room to join.
+    pub room: Option<String>,
+    /// A terminal's connection that is lost is made anew.
+    pub reconnect: bool,
+    /// How long a connection may take to come about.
+    pub connect_timeout: Duration,
+    /// A connection over which nothing came for so long is lost.
+    pub read_timeout: Option<Duration>,
+    /// Whether to ask the server for signs of life, and the three numbers of that.
+    pub heartbeat: Option<Heartbeat>,
+    /// Silence before the first PING.
+    pub heartbeat_interval: Duration,
+    /// Time to answer each.
+    pub heartbeat_timeout: Duration,
+    /// PINGs after the first.
+    pub heartbeat_retries: u32,
+    /// The log level, if the command line names one.
+    pub log_level: Option<LevelFilter>,
+}
+
 /// What `ping` was asked for.
 #[derive(Clone, Debug)]
 pub struct Ping {
@@ -107,6 +142,21 @@ fn target(text: &str) -> Result<Target, &'static str> {
     text.parse()
 }
 
+const CONNECT_EXAMPLES: &str = "\
+Examples:
+  oneloop connect                                     the chat on this machine; Ctrl-D or /quit ends it
+  oneloop connect example.org:9001 --nick ann         under a name, which is taken again after each reconnection
+  oneloop connect ws://127.0.0.1:9080/chat            the same chat over a WebSocket
+  printf 'a\\nb\\n' | oneloop connect 127.0.0.1:9000  a filter: prints the answers, ends with the server's end
+  oneloop connect 127.0.0.1:9000 < lines.txt          the same from a file
+  echo PING | oneloop connect udp:127.0.0.1:8080      a datagram a line; ends after 1 s without an answer
+
+ADDR is HOST:PORT, [IPV6]:PORT, PORT (this machine), udp:HOST:PORT or ws://HOST:PORT/PATH.
+On a terminal a connection that is lost is made anew, after 0.1 s to 2 s at first and 30 s at most. In a pipe it is not, for
+lines that were on the way would be lost or sent twice: then the status is 1.
+The server's PING is answered and not shown. With one of the --heartbeat options it is sent PING, too.
+Exit status: 0 if it came to its end, 1 if there was no connection or it was lost, 2 for wrong usage.";
+
 const PING_EXAMPLES: &str = "\
 Examples:
   oneloop ping 9001                           PING over TCP every second until Ctrl-C
@@ -127,6 +177,60 @@ fn log_level() -> Arg {
     flag("log-level", "LEVEL", "How much to log to standard error [default: warn]").value_parser(choice(LEVELS))
 }
 
+fn name(text: &str) -> Result<String, String> {
+    wrong_name(text).map_or(Ok(text.to_string()), |wrong| Err(format!("must be a name: {wrong}")))
+}
+
+fn connect_command() -> Command {
+    Command::new("connect")
+        .about("Talk to a text service, line by line: the chat, or any other")
+        .after_help(CONNECT_EXAMPLES)
+        .args([
+            Arg::new("target").value_name("ADDR").help("Where to [default: 127.0.0.1:9001]").value_parser(target),
+            flag("nick", "NAME", "The name to take in a chat").value_parser(name),
+            flag("room", "NAME", "The room to join").value_parser(name),
+            Arg::new("no-reconnect")
+                .long("no-reconnect")
+                .help("End when the connection is lost")
+                .action(ArgAction::SetTrue),
+            flag("connect-timeout", "TIME", "How long a connection may take to come about [default: 5s]")
+                .value_parser(span),
+            flag("read-timeout", "TIME", "Lost if nothing came for so long [default: off]").value_parser(span_or_off),
+            flag("heartbeat", "WHEN", "Send PING: auto once the server has, all always [default: auto]")
+                .value_parser(choice(HEARTBEATS)),
+            flag("heartbeat-interval", "TIME", "Silence before the first PING [default: 10s]").value_parser(span),
+            flag("heartbeat-timeout", "TIME", "Time to answer each [default: 5s]").value_parser(span),
+            flag("heartbeat-retries", "N", "PINGs after the first [default: 2]").value_parser(number(0, 100)),
+            log_level(),
+        ])
+}
+
+fn connect(matches: &ArgMatches) -> Connect {
+    let limits = Limits::default();
+    let numbers = ["heartbeat-interval", "heartbeat-timeout", "heartbeat-retries"];
+    let mut connect = Connect {
+        target: matches.get_one("target").cloned().unwrap_or_else(Target::chat),
+        nick: matches.get_one("nick").cloned(),
+        room: matches.get_one("room").cloned(),
+        reconnect: !matches.get_flag("no-reconnect"),
+        connect_timeout: limits.connect_timeout,
+        read_timeout: None,
+        // Who gives one of the numbers wants it to be used.
+        heartbeat: numbers.iter().any(|number| matches.contains_id(number)).then_some(Heartbeat::All),
+        heartbeat_interval: limits.heartbeat_interval,
+        heartbeat_timeout: limits.heartbeat_timeout,
+        heartbeat_retries: limits.heartbeat_retries,
+        log_level: matches.get_one("log-level").copied(),
+    };
+    set(matches, "connect-timeout", &mut connect.connect_timeout);
+    set(matches, "read-timeout", &mut connect.read_timeout);
+    set(matches, "heartbeat-interval", &mut connect.heartbeat_interval);
+    set(matches, "heartbeat-timeout", &mut connect.heartbeat_timeout);
+    set(matches, "heartbeat-retries", &mut connect.heartbeat_retries);
+    connect.heartbeat = matches.get_one("heartbeat").copied().or(connect.heartbeat);
+    connect
+}
+
 fn ping_command() -> Command {
     Command::new("ping")
         .about("Ask a text service for signs of life, as ping asks a host")
@@ -142,13 +246,14 @@ fn ping_command() -> Command {
 }
 
 /// The commands of the clients.
-pub(super) fn commands() -> [Command; 1] {
-    [ping_command()]
+pub(super) fn commands() -> [Command; 2] {
+    [connect_command(), ping_command()]
 }
 
 /// What was asked for, if it was one of them.
 pub(super) fn asked(matches: &ArgMatches) -> Option<Result<Asked, String>> {
     match matches.subcommand()? {
+        ("connect", matches) => Some(Ok(Asked::Connect(connect(matches)))),
         ("ping", matches) => Some(Ok(Asked::Ping(ping(matches)))),
         _ => None,
     }

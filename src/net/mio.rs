@@ -158,17 +158,14 @@ impl Net for MioNet {
     }
 
     fn connected(&mut self, stream: &mut Stream) -> io::Result<Option<SocketAddr>> {
-        let stream = match &mut stream.0 {
-            Kind::Tcp(stream) => stream,
+        match &mut stream.0 {
+            Kind::Tcp(stream) => match (stream.take_error()?, stream.peer_addr()) {
+                (Some(error), _) => Err(error),
+                (None, Err(error)) if error.kind() == ErrorKind::NotConnected => Ok(None),
+                (None, peer) => peer.map(Some),
+            },
             #[cfg(feature = "client")]
-            Kind::Rare(key) => return self.rare[*key as usize].connected(),
-        };
-        if let Some(error) = stream.take_error()? {
-            return Err(error);
-        }
-        match stream.peer_addr() {
-            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(None),
-            result => result.map(Some),
+            Kind::Rare(key) => self.rare[*key as usize].connected(),
         }
     }
 

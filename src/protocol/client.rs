@@ -1,6 +1,10 @@
 //! The machines of the clients: where they go, how lines travel there, and how long they wait before they try again. Pure.
 
+pub mod backoff;
+pub mod connect;
+pub mod console;
 pub mod ping;
+pub mod screen;
 mod socket;
 
 use super::{Context, Protocol};

@@ -53,8 +53,10 @@ pub(crate) enum Admission {
     Spare,
     /// Over the limit: told so.
     Refused,
-    /// Our own: dialed, or there from the beginning. Limits on connections are for those who come.
-    Own,
+    /// Our own: limits on connections are for those who come.
+    Dialed,
+    /// There from the beginning, such as a console: nor is it idle when its user thinks.
+    Adopted,
 }
 
 /// What only the log wants to know; taken down only while it listens to connections.
@@ -140,7 +142,7 @@ impl<S> Stream<S> {
         peer: SocketAddr,
         common: &Common<N>,
     ) -> Stream<S> {
-        let mut stream = Stream::new(socket, service, Admission::Own, machine, peer, common);
+        let mut stream = Stream::new(socket, service, Admission::Dialed, machine, peer, common);
         stream.head.ready.writable = false; // that edge says that it is decided
         stream.phase = Phase::Dialing;
         stream.deadline = Some(common.now + common.limits.connect_timeout);
@@ -256,8 +258,8 @@ impl<S> Stream<S> {
         };
         // Nor is a peer idle that can be read: it has not been heard out yet. Members of a room may just listen.
         let idle = || {
-            let timeout =
-                limits.idle_timeout.filter(|_| !self.head.ready.readable && self.seat.is_none() && !self.busy)?;
+            let is_exempt = self.seat.is_some() || self.busy || self.admission == Admission::Adopted;
+            let timeout = limits.idle_timeout.filter(|_| !self.head.ready.readable && !is_exempt)?;
             Some((self.heard + timeout, Verdict::Idle))
         };
         let expired = || self.deadline.map(|at| (at, Verdict::Expired));

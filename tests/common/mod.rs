@@ -97,6 +97,11 @@ impl Process {
         self.child.stdin.take().expect("a pipe")
     }
 
+    /// The reading end of its standard output.
+    pub(crate) fn take_stdout(&mut self) -> std::process::ChildStdout {
+        self.child.stdout.take().expect("a pipe")
+    }
+
     /// The reading end of its standard error, which nobody has read yet.
     pub(crate) fn take_stderr(&mut self) -> ChildStderr {
         self.child.stderr.take().expect("a pipe")
@@ -267,6 +272,14 @@ impl Output {
             let whole = text.split_inclusive('\n').filter(|line| line.contains(part) && line.ends_with('\n'));
             let lines: Vec<String> = whole.map(|line| line.trim_end().to_string()).collect();
             (lines.len() >= count).then_some(lines)
+        })
+    }
+
+    /// Waits until `part` has come, whether or not its line has ended. Returns all that has come.
+    pub(crate) fn until(&self, part: &str) -> String {
+        self.wait(&format!("{part:?}"), |said| {
+            let text = String::from_utf8_lossy(&said.bytes);
+            text.contains(part).then(|| text.into_owned())
         })
     }
 

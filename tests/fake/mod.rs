@@ -228,6 +228,11 @@ impl Bench {
         Bench { world, reactor }
     }
 
+    /// What randomness follows from, from here on.
+    pub(crate) fn seed(&mut self, seed: u64) {
+        self.world.borrow_mut().random = seed;
+    }
+
     /// What comes of it from here on when the loop dials.
     pub(crate) fn set_answer(&mut self, answer: Answer) {
         self.world.borrow_mut().answer = answer;
