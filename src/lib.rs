@@ -60,7 +60,7 @@
 //! | `room.rs` | rooms and who is in them; `room/log.rs`, the shared log of one |
 //! | `disk.rs` | the seam to a directory, for file transfer; `disk/real.rs`, the file system |
 //! | `protocol.rs` | the contract of the machines |
-//! | `protocol/` | the machines: `echo.rs`, `chat.rs`, `datagram.rs`, `web.rs` with `web/socket.rs` and the pages, `files.rs` with `files/store.rs`, what its connections share; `text.rs` and `heartbeat.rs`, what they share |
+//! | `protocol/` | the machines: `echo.rs`, `chat.rs`, `datagram.rs`, `web.rs` with `web/socket.rs` and the pages, `files.rs` with `files/store.rs`, what its connections share, and `files/courier.rs`, the other side; `text.rs` and `heartbeat.rs`, what they share |
 //! | `services.rs` | the registry: one line per service |
 //! | `net.rs` | the one seam to the world, as a trait |
 //! | `net/mio.rs` | the only file that names mio or the system's clock |

@@ -1,7 +1,7 @@
 //! The other side of file transfer: takes files to a server or fetches them, one after the other, and goes on where a broken
 //! transfer stopped. Knows no socket and no clock; files it reaches through [`Disk`] and [`File`].
 
-use super::store::{hash_some, is_gone};
+use super::store::hash_some;
 use crate::close::Close;
 use crate::disk::{Access, Disk, File, write_all};
 use crate::limits::Limits;
@@ -410,13 +410,10 @@ impl Shared {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Some(there_already())),
             result => result?,
         }
-        // Parts of what the file was once are of no use any more.
-        let entries: Vec<String> = disk.list()?.filter_map(|entry| entry.ok().map(|(file, _)| file)).collect();
+        // Parts of what the file was once are of no use any more; if one stays, it does no harm either.
+        let entries: Vec<_> = disk.list().into_iter().flatten().flatten().map(|(file, _)| file).collect();
         for old in entries.iter().filter(|file| part_of(file).is_some_and(|(of, _)| of == name)) {
-            match disk.remove(old) {
-                Err(error) if !is_gone(&error) => return Err(error),
-                _ => (),
-            }
+            let _ = disk.remove(old);
         }
         Ok(Some(Outcome::Done(digest)))
     }

@@ -552,7 +552,7 @@ fn known(hashes: &VecDeque<(Version, Digest)>, facts: &Facts) -> Option<Digest> 
     hashes.iter().find(|(of, _)| *of == version(facts)).map(|(_, digest)| *digest)
 }
 
-pub(super) fn is_gone(error: &io::Error) -> bool {
+fn is_gone(error: &io::Error) -> bool {
     error.kind() == ErrorKind::NotFound
 }
 
