@@ -6,6 +6,7 @@ use crate::protocol::files::Permissions;
 use crate::wire::files::{NAME_RULE, name};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use log::LevelFilter;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 /// What `send` or `get` was asked for.
@@ -91,7 +92,7 @@ Examples:
   oneloop --files 9070 --files-dir ~/shared   the server these need, in another window
   oneloop send report.pdf 9070                takes it there, with a bar on a terminal
   oneloop send *.jpg example.org:9070         one after the other; prints hash and name of each, as sha256sum does
-  oneloop send big.iso 9070 || !!             again after it broke off: goes on where that stopped
+  oneloop send big.iso 9070                   once more after it broke off: goes on where that stopped
 
 ADDR is HOST:PORT, [IPV6]:PORT or PORT (this machine). The server checks the hash before a file gets its name.
 Exit status: 0 if every file is there and whole, 1 if not, 2 for wrong usage.";
@@ -100,18 +101,18 @@ const GET_EXAMPLES: &str = "\
 Examples:
   oneloop get report.pdf 9070                 into this directory, with a bar on a terminal
   oneloop get --output /tmp a b c 9070        several, elsewhere
-  oneloop get big.iso 9070 || !!              again after it broke off: goes on where that stopped
+  oneloop get big.iso 9070                    once more after it broke off: goes on where that stopped
   echo LIST | nc -N localhost 9070            what there is
 
 ADDR is HOST:PORT, [IPV6]:PORT or PORT (this machine). A file gets its name only when it is whole and its hash is right; until
 then what has come of it is a hidden file beside it. Prints hash and name of each, as sha256sum does.
 Exit status: 0 if every file is here and whole, 1 if not, 2 for wrong usage.";
 
-fn command(name: &'static str, about: &'static str, what: &'static str, examples: &'static str) -> Command {
+fn command(name: &'static str, about: &'static str, usage: &'static str, examples: &'static str) -> Command {
     let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help);
-    Command::new(name).about(about).after_help(examples).args([
-        Arg::new("files").value_name(what).required(true).num_args(1..).value_parser(value_parser!(PathBuf)),
-        Arg::new("address").value_name("ADDR").help("Where the server is").required(true).value_parser(address),
+    Command::new(name).about(about).override_usage(usage).after_help(examples).args([
+        // The last of them is the address. As an argument of its own it would not be found behind an option.
+        Arg::new("words").hide(true).num_args(1..).value_parser(value_parser!(OsString)),
         flag("quiet", "No bar, and no line for each file").short('q').action(ArgAction::SetTrue),
         flag("retries", "Tries after a lost connection, without a byte between them [default: 3]")
             .value_name("N")
@@ -122,10 +123,13 @@ fn command(name: &'static str, about: &'static str, what: &'static str, examples
     ])
 }
 
-fn address(text: &str) -> Result<Address, &'static str> {
-    match text.parse() {
+fn address(word: &OsStr) -> Result<Address, String> {
+    match word.to_str().unwrap_or_default().parse() {
         Ok(Address::Everywhere(_) | Address::Loopback(0) | Address::Host(_, 0)) | Err(_) => {
-            Err("must be HOST:PORT, [IPV6]:PORT or PORT (this machine)")
+            let word = word.as_encoded_bytes().escape_ascii();
+            Err(format!(
+                "invalid address '{word}': the last word must be HOST:PORT, [IPV6]:PORT or PORT (this machine)"
+            ))
         }
         Ok(address) => Ok(address),
     }
@@ -135,45 +139,54 @@ fn address(text: &str) -> Result<Address, &'static str> {
 pub(super) fn commands() -> [Command; 2] {
     let flag = |name: &'static str| Arg::new(name).long(name);
     [
-        command("send", "Take files to a server of files", "FILE", SEND_EXAMPLES),
-        command("get", "Fetch files from a server of files", "NAME", GET_EXAMPLES).args([
-            flag("output")
-                .value_name("DIR")
-                .help("Where to put them [default: .]")
-                .value_parser(value_parser!(PathBuf)),
-            flag("force").help("Replaces files that are here already").action(ArgAction::SetTrue),
-        ]),
+        command("send", "Take files to a server of files", "oneloop send [OPTIONS] FILE... ADDR", SEND_EXAMPLES),
+        command("get", "Fetch files from a server of files", "oneloop get [OPTIONS] NAME... ADDR", GET_EXAMPLES).args(
+            [
+                flag("output")
+                    .value_name("DIR")
+                    .help("Where to put them [default: .]")
+                    .value_parser(value_parser!(PathBuf)),
+                flag("force").help("Replaces files that are here already").action(ArgAction::SetTrue),
+            ],
+        ),
     ]
 }
 
 /// What was asked for, if it was one of them.
 pub(super) fn asked(matches: &ArgMatches) -> Option<Result<Asked, String>> {
-    let (command, matches) = matches.subcommand()?;
-    let is_get = match command {
-        "send" => false,
-        "get" => true,
-        _ => return None,
+    match matches.subcommand()? {
+        ("send", matches) => Some(transfer(matches, false)),
+        ("get", matches) => Some(transfer(matches, true)),
+        _ => None,
+    }
+}
+
+fn transfer(matches: &ArgMatches, is_get: bool) -> Result<Asked, String> {
+    let mut words: Vec<OsString> = matches.get_many("words").into_iter().flatten().cloned().collect();
+    let Some(last) = words.pop().filter(|_| !words.is_empty()) else {
+        return Err("files and, as the last word, the address of the server are needed".to_string());
     };
-    let files: Vec<PathBuf> = matches.get_many("files").into_iter().flatten().cloned().collect();
+    let address = address(&last)?;
+    let files: Vec<PathBuf> = words.into_iter().map(PathBuf::from).collect();
     for file in &files {
         let called = if is_get { Some(file.as_os_str()) } else { file.file_name() };
         if called.and_then(|called| name(called.as_encoded_bytes())).is_none() {
             let file = file.as_os_str().as_encoded_bytes().escape_ascii();
-            return Some(Err(format!("invalid name '{file}': a file on a server is called by {NAME_RULE}")));
+            return Err(format!("invalid name '{file}': a file on a server is called by {NAME_RULE}"));
         }
     }
     let output: Option<PathBuf> = is_get.then(|| matches.get_one("output").cloned().unwrap_or_else(|| ".".into()));
     let mut transfer = Transfer {
         files,
         output,
-        address: matches.get_one("address").cloned().expect("clap requires it"),
+        address,
         force: is_get && matches.get_flag("force"),
         quiet: matches.get_flag("quiet"),
         retries: 3,
         log_level: matches.get_one("log-level").copied(),
     };
     set(matches, "retries", &mut transfer.retries);
-    Some(Ok(Asked::Transfer(transfer)))
+    Ok(Asked::Transfer(transfer))
 }
 
 #[cfg(test)]
@@ -196,7 +209,9 @@ mod tests {
         let get = transfer(&["get", "--force", "--retries", "0", "a", "host:1"]);
         assert_eq!((get.output, get.force, get.retries), (Some(PathBuf::from(".")), true, 0));
         for (words, part) in [
-            (&["send", "9070"][..], "<ADDR>"),
+            (&["send", "9070"][..], "the last word"),
+            (&["send"], "the last word"),
+            (&["send", "a", "b"], "'b'"),
             (&["send", "a", ":9070"], "PORT (this machine)"),
             (&["send", "a b", "9070"], "'a b'"),
             (&["send", "..", "9070"], "'..'"),

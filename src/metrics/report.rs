@@ -344,7 +344,7 @@ mod tests {
             let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).expect("in quotes");
             match name {
                 "le" => assert!(value == "+Inf" || value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')),
-                "service" | "reason" | "kind" | "outcome" => {
+                "service" | "reason" | "kind" | "outcome" | "direction" => {
                     assert!(!value.is_empty() && value.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
                 }
                 _ => panic!("an unknown label: {label}"),
