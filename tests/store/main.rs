@@ -277,6 +277,14 @@ fn room_that_others_have_made_is_found_but_not_looked_for_at_every_refusal() {
         assert!(say(&mut bench, format!("PUT {file} 0\n")).contains("STORED"));
     }
     assert_eq!(say(&mut bench, "PUT c 0\n"), "ERROR quota: 2 files are there already\n");
+    // However many others have put there: it is not counted to the end.
+    for file in 0..1000 {
+        memory.borrow_mut().put(&format!("c{file}"), b"");
+    }
+    bench.run_for(Duration::from_secs(5));
+    let calls = memory.borrow().calls;
+    assert_eq!(say(&mut bench, "PUT d 0\n"), "ERROR quota: 2 files are there already\n");
+    assert!(memory.borrow().calls - calls < 10, "{}", memory.borrow().calls - calls);
 }
 
 #[test]

@@ -165,11 +165,12 @@ impl Store {
             hashes: VecDeque::new(),
             scratch: Vec::new(),
         };
-        store.recount(Moment::START, limits)?;
+        store.count(Moment::START, limits, usize::MAX)?;
         Ok(store)
     }
 
-    fn recount(&mut self, now: Moment, limits: &Limits) -> io::Result<()> {
+    /// Goes through the directory, but no further than the first `most` files: then it is full, whatever else is there.
+    fn count(&mut self, now: Moment, limits: &Limits, most: usize) -> io::Result<()> {
         let (mut count, mut bytes, mut parts) = (0, 0, Vec::new());
         for entry in self.disk.list()? {
             let (file, facts) = entry?;
@@ -185,6 +186,10 @@ impl Store {
                 }
             } else if facts.is_plain && checked_name(file.as_bytes()).is_some() {
                 (count, bytes) = (count + 1, bytes + facts.size);
+                if count >= most {
+                    (self.count, self.counted) = (count, now);
+                    return Ok(());
+                }
             }
         }
         (self.count, self.bytes, self.counted, self.parts) = (count, bytes, now, parts);
@@ -216,7 +221,7 @@ impl Store {
             (size > left).then(|| format!("{left} of {} bytes are left", limits.files_quota_bytes))
         };
         if is_full(self).is_some() && now - self.counted >= limits.files_recount {
-            self.recount(now, limits).map_err(disk)?; // others may have made room
+            self.count(now, limits, limits.files_count).map_err(disk)?; // others may have made room
         }
         is_full(self).map_or(Ok(()), |sentence| Err(refused("quota", sentence)))
     }
