@@ -2,6 +2,7 @@
 //! says.
 #![cfg(feature = "files")]
 
+mod chaos;
 mod courier;
 mod disk;
 #[path = "../fake/mod.rs"]
