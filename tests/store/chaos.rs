@@ -55,12 +55,19 @@ fn run(seed: u64, seen: &mut Seen) {
                 let (file, variant) = (random.below(3), random.below(3));
                 let bytes = content(file, variant);
                 let digest = if random.below(4) > 0 { format!(" {}", hash(&bytes)) } else { String::new() };
-                let todo = [format!("PUT f{file} {}{digest}\n", bytes.len()).as_bytes(), &bytes].concat();
+                // Some lie about what is coming; without a hash nobody could tell.
+                let lies = !digest.is_empty() && random.below(4) == 0;
+                let sent = if lies { vec![b'!'; bytes.len()] } else { bytes };
+                let todo = [format!("PUT f{file} {}{digest}\n", sent.len()).as_bytes(), &sent].concat();
                 clients.push(Client { peer: server.connect(), todo });
             }
             3 => {
                 let lines = ["GET f0\n", "GET f1 7\n", "LIST\n", "DELETE f1\n", "DELETE f2\nPING\n", "nonsense\n"];
-                clients.push(Client { peer: server.connect(), todo: lines[random.below(6)].into() });
+                let client = Client { peer: server.connect(), todo: lines[random.below(6)].into() };
+                if random.below(2) == 0 {
+                    server.set_room(client.peer, 30); // it takes no more than that until it is let
+                }
+                clients.push(client);
             }
             4..8 if !clients.is_empty() => {
                 let client = &mut clients[chosen];

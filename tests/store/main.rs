@@ -258,6 +258,16 @@ fn a_start_keeps_what_can_be_gone_on_with_and_removes_the_rest() {
 }
 
 #[test]
+fn a_part_that_is_longer_than_the_file_is_begun_anew() {
+    let memory = Shared::default();
+    memory.borrow_mut().put(&format!(".a.6.{}.oneloop-part", hash(b"abcdef")), b"abcdefg");
+    let mut bench = bench(&memory, ALL, limits());
+    assert!(say(&mut bench, format!("PUT a 6 {}\nabcdef", hash(b"abcdef"))).starts_with("READY 0\nSTORED a 6 "));
+    assert_eq!(memory.borrow().files["a"].borrow().bytes, b"abcdef");
+    assert_eq!(memory.borrow().names(), ["a"]);
+}
+
+#[test]
 fn room_that_others_have_made_is_found_but_not_looked_for_at_every_refusal() {
     let memory = Shared::default();
     memory.borrow_mut().put("large", &[0; 900]);
