@@ -339,8 +339,12 @@ impl Bench {
 
     /// What has come to the peer since this was last asked.
     pub(crate) fn take(&mut self, peer: usize) -> String {
-        let output = std::mem::take(&mut self.world.borrow_mut().peers[peer].output);
-        String::from_utf8(output).expect("UTF-8")
+        String::from_utf8(self.take_bytes(peer)).expect("UTF-8")
+    }
+
+    /// The same, as bytes.
+    pub(crate) fn take_bytes(&mut self, peer: usize) -> Vec<u8> {
+        std::mem::take(&mut self.world.borrow_mut().peers[peer].output)
     }
 
     /// What the peer has sent and the loop has not read.
