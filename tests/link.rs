@@ -146,14 +146,20 @@ fn a_websocket_is_asked_with_pings_and_its_reason_to_close_is_said() {
 
 /// A client with a console: that is peer 0, the server is peer 1.
 fn client_with_console() -> (Bench, Rc<RefCell<Session>>) {
-    let mut bench = Bench::new::<RawEcho>(limits(Heartbeat::Auto));
+    let (mut bench, session) = console();
+    bench.reactor.add("connect", Box::new(Dialer::new(&session)));
+    bench.run();
+    (bench, session)
+}
+
+/// The console alone.
+fn console() -> (Bench, Rc<RefCell<Session>>) {
+    let mut bench =
+        Bench::new::<RawEcho>(Limits { idle_timeout: Some(Duration::from_secs(60)), ..limits(Heartbeat::Auto) });
     let at = SocketAddr::from(([192, 0, 2, 1], 9001));
     let route = Route { name: "there".to_string(), addresses: vec![at], way: Way::Lines };
     let session = Session::new(Settings { route, nick: None, room: None, reconnect: false });
-    bench.reactor.dial("console", at, Box::new(Console::new(&session, None))).expect("the fake dials anywhere");
-    bench.run();
-    bench.reactor.add("connect", Box::new(Dialer::new(&session)));
-    bench.run();
+    assert_eq!(bench.adopt(Console::new(&session, None)), 0);
     (bench, session)
 }
 
@@ -187,8 +193,40 @@ fn an_end_of_the_server_waits_a_moment_for_that_of_the_input() {
 }
 
 #[test]
-fn nothing_is_read_before_there_is_a_connection_or_while_it_is_full() {
+fn a_user_may_think_for_longer_than_a_server_may_be_silent() {
     let (mut bench, session) = client_with_console();
+    for _ in 0..10 {
+        bench.run_for(Duration::from_micros(59_999_999));
+        bench.send(1, "still here\n");
+    }
+    assert_eq!((bench.take(0), outcome(&session)), ("still here\n".repeat(10), None));
+    bench.run_for(Duration::from_secs(60));
+    assert_eq!(outcome(&session), lost("nothing received for 60s"));
+}
+
+#[test]
+fn only_a_line_of_its_own_is_heartbeat() {
+    let (mut bench, _session) = client_with_console();
+    for piece in ["PI", "NG", "\n", "not the end: ", "PING\n", "PING", "S\n", "PING\r", "\n", "PING\n"] {
+        bench.send(1, piece);
+    }
+    assert_eq!(bench.take(1), "PONG\nPONG\nPONG\n");
+    assert_eq!(bench.take(0), "not the end: PING\nPINGS\n");
+    bench.send(1, "PIN");
+    assert_eq!(bench.take(0), "", "it may become one");
+    bench.end(1);
+    bench.run();
+    assert_eq!(bench.take(0), "PIN", "and did not");
+}
+
+#[test]
+fn nothing_is_read_before_there_is_a_connection_or_while_it_is_full() {
+    let (mut bench, session) = console();
+    bench.send(0, "early\n");
+    assert_eq!(bench.unread(0), "early\n".len());
+    bench.reactor.add("connect", Box::new(Dialer::new(&session)));
+    bench.run();
+    assert_eq!((bench.unread(0), bench.take(1)), (0, "early\n".to_string()));
     bench.set_room(1, 1000);
     for _ in 0..20 {
         bench.send(0, "x".repeat(64 << 10));

@@ -284,6 +284,16 @@ impl Bench {
         self.world.borrow().deadline_wakes
     }
 
+    /// A connection that is there from the beginning, with this machine.
+    pub(crate) fn adopt(&mut self, machine: impl Protocol + 'static) -> usize {
+        let index = self.world.borrow().peers.len();
+        self.world.borrow_mut().peers.push(Peer { room: usize::MAX, ..Peer::default() });
+        let socket = Socket { world: self.world.clone(), index };
+        self.reactor.adopt("adopted", socket, Box::new(machine)).expect("the fake watches anything");
+        self.run();
+        index
+    }
+
     /// A new connection, accepted now. Its send buffer takes everything until it is limited.
     pub(crate) fn connect(&mut self) -> usize {
         let index = self.connect_later();
