@@ -243,6 +243,9 @@ impl Limits {
     /// A client that has sent its last datagram waits for answers until none came for so long. 1 s, as `nc -w1`.
     pub const DATAGRAM_QUIET: Duration = Duration::from_secs(1);
 
+    /// How long a filter waits for the end of its input once the server has ended. 1 s: whoever writes has to be scheduled.
+    pub const END_GRACE: Duration = Duration::from_secs(1);
+
     /// How long a peer can be silent before the heartbeat closes it: interval + timeout x (retries + 1).
     pub fn patience(&self) -> Duration {
         self.heartbeat_interval + self.heartbeat_timeout * (self.heartbeat_retries + 1)

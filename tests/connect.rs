@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Client, Output, Process, Ran, Server, command, run};
+use common::{Client, Output, Process, Ran, Server, command, run, until, within_patience};
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
@@ -13,11 +13,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::Stdio;
+use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 /// Starts `connect`, with a pipe for its input.
-fn connect(args: &[&str]) -> (Process, std::process::ChildStdin, Output, Output) {
+fn connect(args: &[&str]) -> (Process, ChildStdin, Output, Output) {
     let (mut process, stdout, stderr) = Process::heard(command(&[&["connect"], args].concat()).stdin(Stdio::piped()));
     let stdin = process.take_stdin();
     (process, stdin, stdout, stderr)
@@ -98,35 +100,89 @@ fn a_file_takes_what_is_written_and_a_socket_is_as_good_as_a_pipe() {
     assert!(output.all() == answers);
 }
 
-#[test]
-fn who_is_not_read_does_not_read_and_nothing_is_lost() {
-    let server = Server::raw(&[]);
-    let address = server.address().to_string();
-    let mut process = Process::spawn(command(&["connect", &address]).stdin(Stdio::piped()).stdout(Stdio::piped()));
-    let (mut stdin, stdout) = (process.take_stdin(), process.take_stdout());
-    const TOTAL: usize = 64 << 20;
-    let piece = |number: usize| vec![(number % 251) as u8; 1 << 16];
-    let (sent, told) = std::sync::mpsc::channel();
-    let writer = thread::spawn(move || {
-        for number in 0..TOTAL >> 16 {
-            stdin.write_all(&piece(number)).expect("it is read");
-            let _ = sent.send(()); // nobody may count any more
-        }
-    });
-    // Time is only how it is noticed that nobody takes any more: where it is too short, the test tests less, and passes.
-    while told.recv_timeout(std::time::Duration::from_millis(300)).is_ok() {}
-    assert!(!writer.is_finished(), "64 MiB were taken although nobody reads the answers");
-    let resident = process.memory().0;
-    assert!(resident < 24 << 20, "{resident} bytes are resident");
-    let mut reader = BufReader::new(stdout);
-    let mut bytes = vec![0; 1 << 16];
-    for number in 0..TOTAL >> 16 {
-        reader.read_exact(&mut bytes).expect("all comes back");
+const TOTAL: usize = 64 << 20;
+const PIECE: usize = 1 << 16;
+
+fn piece(number: usize) -> Vec<u8> {
+    vec![(number % 251) as u8; PIECE]
+}
+
+/// Writes 64 MiB, and tells of each piece that was taken.
+fn write_all(mut to: impl Write, told: &Sender<()>) {
+    for number in 0..TOTAL / PIECE {
+        to.write_all(&piece(number)).expect("it is read");
+        let _ = told.send(()); // nobody may count any more
+    }
+}
+
+/// Reads 64 MiB, and then the end.
+fn read_all(mut from: impl Read) {
+    let mut bytes = vec![0; PIECE];
+    for number in 0..TOTAL / PIECE {
+        from.read_exact(&mut bytes).expect("all of it comes");
         assert!(bytes == piece(number), "piece {number}");
     }
-    assert_eq!(reader.read(&mut bytes).expect("the end"), 0);
+    assert_eq!(from.read(&mut bytes).expect("the end"), 0);
+}
+
+/// Waits until nobody takes any more. Time is only how that is noticed: where it is too short, the test tests less, and passes.
+fn expect_a_stall(process: &Process, told: &Receiver<()>) {
+    let mut taken = 0;
+    while told.recv_timeout(Duration::from_millis(300)).is_ok() {
+        taken += PIECE;
+    }
+    assert!(taken < TOTAL, "everything was taken although nobody reads it");
+    let resident = process.memory().0;
+    assert!(resident < 24 << 20, "{resident} bytes are resident");
+}
+
+/// `connect` with pipes that the test uses itself.
+fn piped(address: &str) -> (Process, ChildStdin, ChildStdout) {
+    let mut process = Process::spawn(command(&["connect", address]).stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let (stdin, stdout) = (process.take_stdin(), process.take_stdout());
+    (process, stdin, stdout)
+}
+
+#[test]
+fn a_reader_that_does_not_read_makes_the_writer_wait_and_nothing_is_lost() {
+    let server = Server::raw(&[]);
+    let (mut process, stdin, stdout) = piped(&server.address().to_string());
+    let (sent, told) = channel();
+    let writer = thread::spawn(move || write_all(stdin, &sent));
+    expect_a_stall(&process, &told);
+    within_patience(move || read_all(stdout));
     writer.join().expect("no panic");
     assert_eq!(process.wait().code(), Some(0));
+}
+
+#[test]
+fn a_server_that_floods_is_read_as_fast_as_the_output_is() {
+    let (sent, told) = channel();
+    let (address, server) = served(move |stream| write_all(stream, &sent));
+    let (mut process, stdin, stdout) = piped(&address);
+    drop(stdin);
+    expect_a_stall(&process, &told);
+    within_patience(move || read_all(stdout));
+    server.join().expect("no panic");
+    assert_eq!(process.wait().code(), Some(0));
+}
+
+#[test]
+fn a_server_that_does_not_read_makes_the_input_wait() {
+    let (go, may_go) = channel::<()>();
+    let (address, server) = served(move |stream| {
+        may_go.recv().expect("the test goes on");
+        read_all(stream);
+    });
+    let (mut process, stdin, stdout) = piped(&address);
+    let (sent, told) = channel();
+    let writer = thread::spawn(move || write_all(stdin, &sent));
+    expect_a_stall(&process, &told);
+    go.send(()).expect("the server waits");
+    server.join().expect("no panic");
+    writer.join().expect("no panic");
+    assert_eq!(process.wait().code(), Some(0));
+    drop(stdout);
 }
 
 #[test]
@@ -197,6 +253,19 @@ fn a_connection_that_ends_before_the_input_is_lost() {
 }
 
 #[test]
+fn an_input_that_ends_a_little_after_the_server_has_ended_too() {
+    let chat = chat();
+    let (mut process, mut stdin, stdout, stderr) = connect(&[&chat.address().to_string()]);
+    let mut other = chat.client();
+    other.line();
+    stdin.write_all(b"hi\n/quit\n").expect("it is read");
+    while !other.text().starts_with("LEAVE") {} // the server has ended it
+    drop(stdin);
+    assert_eq!((process.wait().code(), &*stderr.all()), (Some(0), ""));
+    assert!(stdout.all().starts_with("WELCOME"));
+}
+
+#[test]
 fn where_there_is_no_connection_one_line_says_so() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let gone = listener.local_addr().expect("an address").to_string();
@@ -222,7 +291,7 @@ fn a_connection_that_does_not_come_about_is_given_up() {
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
     socket.listen(0).expect("it listens");
     let address = socket.local_addr().expect("an address").as_socket().expect("an address");
-    let patience = std::time::Duration::from_millis(100);
+    let patience = Duration::from_millis(100);
     let mut held = Vec::new();
     while let Ok(stream) = TcpStream::connect_timeout(&address, patience) {
         held.push(stream);
@@ -325,6 +394,7 @@ fn half_a_line_survives_what_is_said_meanwhile() {
     let mut bob = server.client();
     bob.line();
     assert_eq!(bob.ask("/nick bob"), "INFO you are bob");
+    terminal.screen.until(": bob");
     terminal.press("half a li");
     terminal.screen.until("> half a li");
     bob.send("hello\n");
@@ -423,6 +493,23 @@ fn a_server_cannot_command_the_terminal_and_colours_can_be_declined() {
     process.wait();
     server.join().expect("no panic");
     assert_eq!(stdout.all_bytes(), b"\x1b[2J\xff\n");
+}
+
+#[test]
+fn who_has_nothing_to_do_sleeps() {
+    let server = Server::echo(&[]);
+    let (process, mut stdin, stdout, _) = connect(&[&server.address().to_string()]);
+    stdin.write_all(b"a\n").expect("it is read");
+    stdout.line("echo: a");
+    let waiting = connect(&[&server.address().to_string()]); // never says a word
+    let terminal = Terminal::connect(&[&server.address().to_string()]);
+    terminal.screen.until("-- connected to");
+    for process in [&process, &waiting.0, &terminal.process] {
+        until("it to sleep", || process.state() == "S");
+        let before = process.cpu();
+        thread::sleep(Duration::from_millis(300)); // what is measured is that nothing happens
+        assert_eq!(process.cpu(), before);
+    }
 }
 
 #[test]

@@ -180,6 +180,11 @@ impl Process {
         Duration::from_millis(10 * ticks)
     }
 
+    /// One letter of proc(5): `S` when it sleeps.
+    pub(crate) fn state(&self) -> String {
+        self.stat().swap_remove(0)
+    }
+
     /// Bytes of memory: now, and at most so far.
     pub(crate) fn memory(&self) -> (usize, usize) {
         let text = self.proc("status");

@@ -288,6 +288,16 @@ impl Bench {
         self.world.borrow().deadline_wakes
     }
 
+    /// A connection that is there from the beginning, with this machine.
+    pub(crate) fn adopt(&mut self, machine: impl Protocol + 'static) -> usize {
+        let index = self.world.borrow().peers.len();
+        self.world.borrow_mut().peers.push(Peer { room: usize::MAX, ..Peer::default() });
+        let socket = Socket { world: self.world.clone(), index };
+        self.reactor.adopt("adopted", socket, Box::new(machine)).expect("the fake watches anything");
+        self.run();
+        index
+    }
+
     /// A new connection, accepted now. Its send buffer takes everything until it is limited.
     pub(crate) fn connect(&mut self) -> usize {
         let index = self.connect_later();
@@ -343,8 +353,12 @@ impl Bench {
 
     /// What has come to the peer since this was last asked.
     pub(crate) fn take(&mut self, peer: usize) -> String {
-        let output = std::mem::take(&mut self.world.borrow_mut().peers[peer].output);
-        String::from_utf8(output).expect("UTF-8")
+        String::from_utf8(self.take_bytes(peer)).expect("UTF-8")
+    }
+
+    /// The same, as bytes.
+    pub(crate) fn take_bytes(&mut self, peer: usize) -> Vec<u8> {
+        std::mem::take(&mut self.world.borrow_mut().peers[peer].output)
     }
 
     /// What the peer has sent and the loop has not read.

@@ -1,8 +1,9 @@
 //! A line client's side of the connection: an agent that dials, and dials again when the connection is lost, and the machine
 //! of each connection. What they and the console share is a [`Session`]. Pure.
 //!
-//! Bytes go from one to the other through the session: who has put some there is busy, and wakes the other; who has taken them
-//! wakes back. So nothing is read that cannot be passed on, in either direction.
+//! Bytes go from one to the other through the session: who has put some there wakes the other; who has taken them and is owed
+//! too much then keeps the other busy, which is not read while it is. So nothing is read that cannot be passed on, in either
+//! direction.
 
 use super::backoff::Backoff;
 use super::socket::{Socket, Step};
@@ -55,6 +56,8 @@ pub struct Session {
     pub(super) is_leaving: bool,
     /// The server has said its last.
     server_ended: bool,
+    /// It did so before the input's end, which may be on its way: what to say if it is not.
+    pub(super) unless_ended: Option<String>,
     /// There has been a connection; and when that began which is there, or was there last.
     was_connected: bool,
     since: Option<Moment>,
@@ -84,6 +87,7 @@ impl Session {
             input_ended: false,
             is_leaving: false,
             server_ended: false,
+            unless_ended: None,
             was_connected: false,
             since: None,
             lost: None,
@@ -156,7 +160,14 @@ impl Dialer {
                 "cannot connect to {name}: {why} (is the server running, and is that its address?)"
             )));
         } else if !session.settings.reconnect {
-            session.end_with(Err(format!("the connection to {name} was lost: {why}")));
+            let sentence = format!("the connection to {name} was lost: {why}");
+            if session.server_ended && session.up.is_empty() {
+                // Whoever writes to a pipe may need a moment more to close it than the server to end: after a `/quit`, say.
+                session.unless_ended = Some(sentence);
+                *context.deadline = Some(context.now + Limits::END_GRACE);
+            } else {
+                session.end_with(Err(sentence));
+            }
         } else {
             let wait = self.backoff.next((context.random)());
             let wait_s = wait.as_millis() as f64 / 1000.0;
@@ -183,7 +194,14 @@ impl Protocol for Dialer {
     }
 
     fn expired(&mut self, context: &mut Context<'_>) {
-        if self.session.borrow().outcome.is_none() {
+        let mut session = self.session.borrow_mut();
+        if let Some(sentence) = session.unless_ended.take() {
+            session.end_with(Err(sentence));
+            if let Some(console) = session.console {
+                context.wake(console);
+            }
+        } else if session.outcome.is_none() {
+            drop(session);
             self.dial(context);
         }
     }
@@ -264,18 +282,15 @@ impl Link {
                 _ => context.end(),
             }
         }
-        *context.busy = !session.down.is_empty() || session.console_is_full;
+        *context.busy = session.console_is_full;
     }
 
-    /// Gives the console what has come; the server waits until that has been taken.
-    fn hand_over(&mut self, context: &mut Context<'_>) {
+    /// Gives the console what has come. That takes it in the same turn, and wakes back whether it can take more or not.
+    fn hand_over(&self, context: &mut Context<'_>) {
         let mut session = self.session.borrow_mut();
         match session.console {
             None => session.down.clear(),
-            Some(console) if !session.down.is_empty() => {
-                *context.busy = true;
-                context.wake(console);
-            }
+            Some(console) if !session.down.is_empty() => context.wake(console),
             Some(_) => (),
         }
     }
@@ -310,6 +325,7 @@ impl Link {
                     let Some((used, step)) = socket.step(context, rest)? else { break };
                     match step {
                         Step::Opened => {
+                            *context.deadline = None; // that was for the handshake
                             self.heartbeat.heard(context);
                             self.ready(context);
                         }

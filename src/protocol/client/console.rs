@@ -51,7 +51,8 @@ impl Console {
             }
             return context.close(Close::Bye);
         }
-        let may_read = session.link.is_some() && session.up.is_empty() && !session.link_is_full && !session.input_ended;
+        let may_pass_on = session.link.is_some() && session.up.is_empty() && !session.link_is_full;
+        let may_read = (may_pass_on || session.unless_ended.is_some()) && !session.input_ended;
         *context.busy = !may_read;
     }
 
@@ -131,12 +132,25 @@ impl Protocol for Console {
     }
 
     fn bytes(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> usize {
-        if self.screen.is_some() { self.typed(context, bytes) } else { self.filter(context, bytes) }
+        let lost = self.session.borrow_mut().unless_ended.take();
+        if let Some(sentence) = lost {
+            self.session.borrow_mut().end_with(Err(sentence)); // this can no longer be sent
+            context.close(Close::Bye);
+            bytes.len()
+        } else if self.screen.is_some() {
+            self.typed(context, bytes)
+        } else {
+            self.filter(context, bytes)
+        }
     }
 
     fn ended(&mut self, context: &mut Context<'_>, rest: &[u8]) {
         let mut session = self.session.borrow_mut();
         session.input_ended = true;
+        if session.unless_ended.take().is_some() {
+            session.end_with(if rest.is_empty() { Ok(()) } else { Err("the last line was not sent".to_string()) });
+            return;
+        }
         if self.screen.is_none() && !rest.is_empty() {
             session.up.push(rest);
             if session.is_by_lines() {

@@ -138,8 +138,8 @@ impl Screen {
         let mut shown = String::new();
         let mut taken = 0;
         for line in rest.split_inclusive(|byte| *byte == b'\n') {
-            if !line.ends_with(b"\n") && line.len() <= max_line_bytes {
-                break; // not all there
+            if !line.ends_with(b"\n") && line.len() <= max_line_bytes && notices.is_empty() {
+                break; // not all there; but where the connection has changed, nothing more comes of it
             }
             taken += line.len();
             text::show(line.strip_suffix(b"\n").unwrap_or(line), &mut shown);
@@ -354,12 +354,17 @@ mod tests {
         let mut screen = Screen::new(true);
         typed(&mut screen, "half a li");
         let mut out = Queue::default();
-        screen.show(b"MESSAGE bob: \x1b[2Jhi\r\nJOIN al", &["lost".to_string()], 100, &mut out);
-        screen.show(b"ice\n", &[], 100, &mut out);
+        screen.show(b"MESSAGE bob: \x1b[2Jhi\r\nJOIN al", &[], 100, &mut out);
+        screen.show(b"ice\nno end", &[], 100, &mut out);
+        screen.show(b"", &["lost".to_string()], 100, &mut out);
         let shown = String::from_utf8(out.as_slice().to_vec()).unwrap();
-        let expected = "\r\x1b[K\x1b[36mMESSAGE bob: hi\x1b[0m\n\x1b[2m-- lost\x1b[0m\n> half a li\
-                        \r\x1b[K\x1b[2mJOIN alice\x1b[0m\n> half a li";
-        assert_eq!(shown.replace("[2Jhi", "hi"), expected);
-        assert_eq!(shown.matches("\x1b[2J").count(), 0);
+        let rows: Vec<&str> = shown.split("\r\x1b[K").collect();
+        let expected = [
+            "",
+            "\x1b[36mMESSAGE bob: [2Jhi\x1b[0m\n> half a li",
+            "\x1b[2mJOIN alice\x1b[0m\n> half a li",
+            "no end\n\x1b[2m-- lost\x1b[0m\n> half a li",
+        ];
+        assert_eq!(rows, expected);
     }
 }
