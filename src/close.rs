@@ -30,6 +30,10 @@ pub enum Close {
     Full,
     /// Unfinished lines fill their share of the memory budget. The word is `full` too.
     MemoryFull,
+    /// A transfer in which nothing moved. The word is `idle` too.
+    NoProgress,
+    /// The machine has said in words of its own what it does not do.
+    Refused,
     /// Not what this service speaks.
     Protocol,
     /// The server stops.
@@ -40,7 +44,7 @@ pub enum Close {
 
 impl Close {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Close; 14] = [
+    pub const ALL: [Close; 16] = [
         Close::Bye,
         Close::Idle,
         Close::RequestLate,
@@ -52,6 +56,8 @@ impl Close {
         Close::HeadTooLong,
         Close::Full,
         Close::MemoryFull,
+        Close::NoProgress,
+        Close::Refused,
         Close::Protocol,
         Close::Shutdown,
         Close::Error,
@@ -61,12 +67,13 @@ impl Close {
     pub fn word(self) -> &'static str {
         match self {
             Close::Bye => "bye",
-            Close::Idle | Close::RequestLate => "idle",
+            Close::Idle | Close::RequestLate | Close::NoProgress => "idle",
             Close::Heartbeat => "heartbeat",
             Close::Stalled => "stalled",
             Close::Slow => "slow",
             Close::TooLong | Close::MessageTooLong | Close::HeadTooLong => "too_long",
             Close::Full | Close::MemoryFull => "full",
+            Close::Refused => "refused",
             Close::Protocol => "protocol",
             Close::Shutdown => "shutdown",
             Close::Error => "error",
@@ -118,6 +125,8 @@ impl fmt::Display for Sentence<'_> {
             }
             Close::Full => write!(f, "{} connections", limits.max_connections),
             Close::MemoryFull => write!(f, "unfinished lines fill {} bytes", limits.memory_bytes / 2),
+            Close::NoProgress => write!(f, "no progress for {:?}", limits.files_progress),
+            Close::Refused => write!(f, "see the line before"),
             Close::Protocol => write!(f, "not what this service speaks"),
             Close::Shutdown => write!(f, "the server stops"),
             Close::Error => write!(f, "the system said so"),

@@ -1,7 +1,14 @@
 //! The settings: the command line into one [`Config`]. Touches nothing; the caller prints and exits.
 
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(feature = "files")]
+pub mod files;
+
 use crate::limits::{Heartbeat, Limits, SlowReader};
 use crate::protocol::datagram::Reply;
+#[cfg(feature = "files")]
+use crate::protocol::files::Permissions;
 use crate::services::{SERVICES, Service, Settings};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
@@ -10,6 +17,8 @@ use log::LevelFilter;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
+#[cfg(feature = "files")]
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// All that was asked for.
@@ -21,6 +30,9 @@ pub struct Config {
     pub limits: Limits,
     /// What the machines want to know.
     pub settings: Settings,
+    /// The directory of `files` and what clients may do there, if that is served.
+    #[cfg(feature = "files")]
+    pub files: Option<(PathBuf, Permissions)>,
     /// The log level, if the command line names one.
     pub log_level: Option<LevelFilter>,
 }
@@ -30,6 +42,15 @@ pub struct Config {
 pub enum Asked {
     /// To serve.
     Serve(Box<Config>),
+    /// To be a line client.
+    #[cfg(feature = "client")]
+    Connect(client::Connect),
+    /// To ask a server for signs of life.
+    #[cfg(feature = "client")]
+    Ping(client::Ping),
+    /// To take files to a server or to fetch them.
+    #[cfg(feature = "files")]
+    Transfer(files::Transfer),
     /// To print this and be done: help or the version.
     Print(String),
 }
@@ -213,6 +234,8 @@ fn with_flags(command: Command) -> Command {
         }
     };
     let (limit, chat, heartbeat) = (under("Limits"), under("Chat"), under("Heartbeat"));
+    #[cfg(feature = "files")]
+    let command = command.args(files::flags());
     #[cfg(feature = "web")]
     let command = command.args([
         flag("allow-origin", "ORIGIN")
@@ -295,7 +318,11 @@ Examples:
   xdg-open http://127.0.0.1:9080              the same chat in a browser; /status draws how the server is
   oneloop --chat off --web off --udp off      line echo only
   oneloop --raw :7001 --max-connections 100   raw echo for the whole network, at most 100 connections
+  oneloop --files 9070 --files-dir ~/shared   take files in and hand them out: see oneloop send --help
   oneloop --log-level debug                   see connections come and go
+  oneloop connect                             the chat, with a line to type in; also a filter: see oneloop connect --help
+  oneloop send photo.jpg 9070                 take a file to it, get fetches one
+  oneloop ping 9001                           ask the chat for a sign of life every second
 
 Stops on SIGTERM or Ctrl-C: finishes what was read within --drain; a second one ends at once.
 Exit status: 0 after a clean stop, 1 for a failure, 2 for wrong usage.";
@@ -307,8 +334,13 @@ fn command() -> Command {
         .about(ABOUT)
         .after_help(format!("{ADDRESSES}\n\n{EXAMPLES}"))
         .args_conflicts_with_subcommands(true)
-        .disable_help_subcommand(true);
-    with_flags(root).subcommand(with_flags(serve))
+        .disable_help_subcommand(cfg!(not(any(feature = "client", feature = "files"))));
+    let root = with_flags(root).subcommand(with_flags(serve));
+    #[cfg(feature = "client")]
+    let root = root.subcommands(client::commands());
+    #[cfg(feature = "files")]
+    let root = root.subcommands(files::commands());
+    root
 }
 
 /// Reads a command line, its first word being the program's name.
@@ -327,6 +359,14 @@ fn command() -> Command {
 pub fn parse(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Asked, String> {
     match command().try_get_matches_from(words) {
         Ok(matches) => {
+            #[cfg(feature = "client")]
+            if let Some(asked) = client::asked(&matches) {
+                return asked;
+            }
+            #[cfg(feature = "files")]
+            if let Some(asked) = files::asked(&matches) {
+                return asked;
+            }
             let matches = matches.subcommand_matches("serve").unwrap_or(&matches);
             config(matches).map(|config| Asked::Serve(Box::new(config)))
         }
@@ -385,13 +425,25 @@ fn config(matches: &ArgMatches) -> Result<Config, String> {
             "'--memory {memory}' is too small for '--max-line {line}': it must hold at least two lines"
         ));
     }
+    #[cfg(feature = "files")]
+    let is_served = listen.iter().any(|(service, _)| service.name == "files");
+    #[cfg(feature = "files")]
+    let files = files::served(matches, is_served, &mut limits)?;
     let mut settings = Settings::default();
     set(matches, "udp-reply", &mut settings.udp_reply);
     #[cfg(feature = "web")]
     set(matches, "max-fragments", &mut limits.max_fragments);
     #[cfg(feature = "web")]
     settings.allow_origins.extend(matches.get_many("allow-origin").into_iter().flatten().cloned());
-    Ok(Config { listen, limits, settings, log_level: matches.get_one("log-level").copied() })
+    let log_level = matches.get_one("log-level").copied();
+    Ok(Config {
+        listen,
+        limits,
+        settings,
+        #[cfg(feature = "files")]
+        files,
+        log_level,
+    })
 }
 
 /// Overwrites `target` if the flag was given.

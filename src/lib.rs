@@ -56,17 +56,18 @@
 //! | `slots.rs` | the slab: the key finds, the serial proves |
 //! | `timers.rs` | lazy deadline heap |
 //! | `metrics.rs` | plain counters; `metrics/report.rs`, their text for monitors |
-//! | `wire/` | codecs: `line.rs`, `websocket.rs`, `http.rs`; `text.rs`, what may be shown to others; `origin.rs`, whose page it is |
+//! | `wire/` | codecs: `line.rs`, `websocket.rs`, `http.rs`, `files.rs`; `text.rs`, what may be shown to others; `origin.rs`, whose page it is |
 //! | `room.rs` | rooms and who is in them; `room/log.rs`, the shared log of one |
+//! | `disk.rs` | the seam to a directory, for file transfer; `disk/real.rs`, the file system, and the calendar for the age of files |
 //! | `protocol.rs` | the contract of the machines |
-//! | `protocol/` | the machines: `echo.rs`, `chat.rs`, `datagram.rs`, `web.rs` with `web/socket.rs` and the pages; `text.rs` and `heartbeat.rs`, what they share |
+//! | `protocol/` | the machines: `echo.rs`, `chat.rs`, `datagram.rs`, `web.rs` with `web/socket.rs` and the pages, `files.rs` with `files/store.rs`, what its connections share, and `files/courier.rs`, the other side; `text.rs` and `heartbeat.rs`, what they share; `client.rs` and `client/`, those of `connect` and `ping` |
 //! | `services.rs` | the registry: one line per service |
 //! | `net.rs` | the one seam to the world, as a trait |
-//! | `net/mio.rs` | the only file that names mio or the system's clock |
+//! | `net/mio.rs` | the only file that names mio or the system's clock; with `net/mio/rare.rs`: the console, and datagrams as a stream |
 //! | `reactor.rs` | the loop; `reactor/stream.rs`, `slot.rs` and `notices.rs` are what it keeps in its slots and says in the log |
-//! | `config.rs` | the command line into one `Config` |
+//! | `config.rs` | the command line into one `Config`; `config/client.rs` and `config/files.rs`, those of the clients and of file transfer |
 //! | `logging.rs` | env_logger, on a standard error that never blocks |
-//! | `main.rs`, `commands/` | the program: parse, bind, run |
+//! | `main.rs`, `commands/` | the program: parse, bind or connect, run |
 
 #![forbid(unsafe_code)]
 
@@ -87,6 +88,9 @@ pub mod metrics;
 pub mod wire;
 
 pub mod room;
+
+#[cfg(feature = "files")]
+pub mod disk;
 
 pub mod protocol;
 

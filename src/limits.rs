@@ -111,6 +111,29 @@ pub struct Limits {
     pub echo_replies_per_second: u32,
     /// Addresses counted for that within one second; further ones get no echo. Default 1,024, about 64 KiB.
     pub echo_sources: usize,
+    /// The largest file that is taken in. Default 64 MiB.
+    pub files_max_bytes: u64,
+    /// What all files, parts and uploads together may have in the directory. Default 1 GiB.
+    pub files_quota_bytes: u64,
+    /// Files and uploads at once in the directory, beyond which none is taken in. Default 10,000: counting them takes ten
+    /// milliseconds, in one turn.
+    pub files_count: usize,
+    /// Uploads at once. Default 4: each may hold a descriptor and reserve its size.
+    pub files_uploads: usize,
+    /// Downloads and listings at once. Default 64: a descriptor and an outbox each, together a quarter of the memory budget.
+    pub files_readers: usize,
+    /// How long an upload may go without a byte. Default 60 s.
+    pub files_progress: Duration,
+    /// How long a part is kept to be gone on with. Default 24 h: until tomorrow.
+    pub files_part_ttl: Duration,
+    /// Parts kept; of more the oldest goes. Default 256.
+    pub files_parts: usize,
+    /// Bytes of a file read or hashed a turn, a connection. Default 256 KiB: a fifth of a millisecond, one without SHA instructions.
+    pub files_budget_bytes: usize,
+    /// Hashes of files that are remembered. Default 1,024, about 80 KiB.
+    pub files_hashes: usize,
+    /// When the directory seems full, it is counted again, for others may have made room: at most once in this time. Default 5 s.
+    pub files_recount: Duration,
     /// Who is asked for a sign of life. Default `Auto`: a person at `nc` does not type PONG.
     pub heartbeat: Heartbeat,
     /// Silence after which a peer is asked. Default 10 s.
@@ -123,6 +146,8 @@ pub struct Limits {
     pub idle_timeout: Option<Duration>,
     /// A connection that is owed bytes and took none for this long is closed, `stalled`. Default 10 s.
     pub write_timeout: Duration,
+    /// How long a connection that we dial may take to come about. Default 5 s: three tries of TCP.
+    pub connect_timeout: Duration,
     /// How long a connection that we ended is still read, so that unread input does not destroy the last answer. Default 2 s.
     pub linger: Duration,
     /// Lingering ends early when nothing came for this long. Default 200 ms: `nc` keeps its side open after our end.
@@ -171,12 +196,24 @@ impl Default for Limits {
             udp_buffer_bytes: 4 * MIB,
             echo_replies_per_second: 20,
             echo_sources: 1024,
+            files_max_bytes: 64 * MIB as u64,
+            files_quota_bytes: 1024 * MIB as u64,
+            files_count: 10_000,
+            files_uploads: 4,
+            files_readers: 64,
+            files_progress: Duration::from_secs(60),
+            files_part_ttl: Duration::from_secs(24 * 3600),
+            files_parts: 256,
+            files_budget_bytes: 256 * KIB,
+            files_hashes: 1024,
+            files_recount: Duration::from_secs(5),
             heartbeat: Heartbeat::Auto,
             heartbeat_interval: Duration::from_secs(10),
             heartbeat_timeout: Duration::from_secs(5),
             heartbeat_retries: 2,
             idle_timeout: None,
             write_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
             linger: Duration::from_secs(2),
             linger_quiet: Duration::from_millis(200),
             drain_delay: Duration::ZERO,
@@ -199,6 +236,24 @@ impl Limits {
     /// The longest log line, in bytes: 4,096, what a pipe takes whole or not at all (`PIPE_BUF`).
     pub const LOG_LINE_BYTES: usize = 4096;
 
+    /// The least time before a client tries again. 100 ms: a server that is being restarted is not hammered.
+    pub const RECONNECT_LEAST: Duration = Duration::from_millis(100);
+
+    /// The most at the first try; it doubles with each. 2 s: a thousand clients come back at fifty in 100 ms.
+    pub const RECONNECT_FIRST: Duration = Duration::from_secs(2);
+
+    /// The most at any try. 30 s: what a person waits.
+    pub const RECONNECT_MOST: Duration = Duration::from_secs(30);
+
+    /// A client's connection that lived for so long was a good one: the next tries begin anew. 10 s.
+    pub const STABLE_AFTER: Duration = Duration::from_secs(10);
+
+    /// A client that has sent its last datagram waits for answers until none came for so long. 1 s, as `nc -w1`.
+    pub const DATAGRAM_QUIET: Duration = Duration::from_secs(1);
+
+    /// How long a filter waits for the end of its input once the server has ended. 1 s: whoever writes has to be scheduled.
+    pub const END_GRACE: Duration = Duration::from_secs(1);
+
     /// How long a peer can be silent before the heartbeat closes it: interval + timeout x (retries + 1).
     pub fn patience(&self) -> Duration {
         self.heartbeat_interval + self.heartbeat_timeout * (self.heartbeat_retries + 1)
@@ -213,6 +268,11 @@ impl Limits {
     /// book-keeping, and the reserve. With less, a message may leave no room for the one before it.
     pub fn least_room_log_bytes(&self) -> usize {
         5 * (2 * self.largest_message_bytes() + 64)
+    }
+
+    /// Descriptors that files may hold open, beside their connections: one each, two for a listing, and the directory.
+    pub fn files_descriptors(&self) -> usize {
+        self.files_uploads + 2 * self.files_readers + 1
     }
 
     /// What messages leave free in a room's log under `block`, so that notices need not wait: an eighth.
@@ -242,6 +302,9 @@ impl Limits {
                 2 * self.max_line_bytes <= self.memory_bytes,
                 "memory_bytes must hold at least two lines of max_line_bytes",
             ),
+            (1 <= self.files_budget_bytes, "files_budget_bytes must be at least 1"),
+            (self.files_max_bytes <= self.files_quota_bytes, "files_max_bytes must not exceed files_quota_bytes"),
+            (!self.files_progress.is_zero(), "files_progress must be more than 0"),
             (1 <= self.max_rooms, "max_rooms must be at least 1"),
             (1 <= self.fan_out_budget, "fan_out_budget must be at least 1"),
             (self.chat_rate != Some(0), "chat_rate must be at least 1"),

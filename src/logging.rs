@@ -18,10 +18,10 @@ pub fn dropped_lines() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Sends the log to standard error from here on: at `level`, else as `RUST_LOG` says, else at info.
-pub fn start(level: Option<LevelFilter>) {
+/// Sends the log to standard error from here on: at `level`, else as `RUST_LOG` says, else at `otherwise`.
+pub fn start(level: Option<LevelFilter>, otherwise: LevelFilter) {
     let mut builder = Builder::new();
-    builder.filter_level(level.unwrap_or(LevelFilter::Info));
+    builder.filter_level(level.unwrap_or(otherwise));
     let mut wrong = None;
     if let (None, Ok(filters)) = (level, std::env::var("RUST_LOG")) {
         // Tried first: where it is wrong, `parse_filters` would print that, and panic if it could not.

@@ -50,6 +50,16 @@ pub struct Metrics {
     pub rationed: u64,
     /// Private messages that their receiver had no room for.
     pub private_undelivered: u64,
+    /// Files taken in whole, those that were there already among them.
+    pub files_stored: u64,
+    /// Files sent to their end.
+    pub files_sent: u64,
+    /// Requests about files that were refused or failed.
+    pub files_failed: u64,
+    /// Bytes of files received.
+    pub file_bytes_in: u64,
+    /// Bytes of files sent.
+    pub file_bytes_out: u64,
     /// Times a machine's deadline came due.
     pub expired: u64,
     /// Datagrams received, those that were dropped among them.

@@ -110,6 +110,27 @@ pub trait Net {
     /// See [`AcceptError`].
     fn accept(&mut self, listener: &mut Self::Listener) -> Result<(Self::Stream, SocketAddr), AcceptError>;
 
+    /// Begins a connection to `to`. Whether there is one, [`Net::connected`] says once it is writable.
+    ///
+    /// # Errors
+    /// No descriptor is left, or the system knows no way there.
+    fn dial(&mut self, to: SocketAddr) -> io::Result<Self::Stream>;
+
+    /// The same with datagrams, where the network has them: a stream of lines, each of them a datagram.
+    ///
+    /// # Errors
+    /// As [`Net::dial`], or there are none here.
+    fn dial_datagrams(&mut self, to: SocketAddr) -> io::Result<Self::Stream> {
+        let _ = to;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Whether a connection that was begun has come about, and then with whom; `None` if that is still open.
+    ///
+    /// # Errors
+    /// Why it has not.
+    fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<Option<SocketAddr>>;
+
     /// Reads once. `read_on` is what [`Readiness::read_on`] remembers of this stream.
     ///
     /// # Errors
@@ -142,4 +163,7 @@ pub trait Net {
 
     /// How many signals have come since it was last asked.
     fn take_signals(&mut self, signals: &mut Self::Signals) -> usize;
+
+    /// A number that nobody can foresee; in tests, one that follows from the seed.
+    fn random(&mut self) -> u64;
 }

@@ -22,16 +22,16 @@ use crate::close::Close;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, ServiceCount};
 use crate::net::{Event, Net};
-use crate::protocol::{Effect, Protocol, Standing};
+use crate::protocol::{Carrier, Effect, Protocol, Standing};
 use crate::room::Rooms;
 use crate::slots::{Id, Slots};
 use crate::time::Moment;
 use crate::timers::Timers;
 use log::Level;
 use notices::{Kind, Notices};
-use slot::{Datagram, Head, Listener, Signals, Slot};
+use slot::{Agent, Datagram, Head, Listener, Signals, Slot};
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use stream::{Admission, Stream};
 
@@ -39,6 +39,9 @@ use stream::{Admission, Stream};
 /// build mio keeps a check of its own in every socket.)
 const _: () =
     assert!(Slots::<Slot<crate::net::mio::MioNet>>::ENTRY_BYTES <= if cfg!(debug_assertions) { 104 } else { 96 });
+
+/// Where a connection comes from that comes from nowhere.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
 /// What every slot's work may use while the slot itself is borrowed.
 struct Common<N> {
@@ -50,8 +53,8 @@ struct Common<N> {
     rooms: Rooms,
     /// For machines that put text together.
     text: String,
-    /// Lines from one connection to another: to, from, line.
-    letters: Vec<(Id, Id, String)>,
+    /// What machines have asked for that is not done within their own slot, in the order in which they did.
+    errands: Vec<Errand>,
     /// The one read buffer.
     scratch: Vec<u8>,
     /// What a machine has just asked for; empty between calls.
@@ -101,6 +104,36 @@ impl<N> Common<N> {
         if self.is_lean() { self.limits.lean_read_bytes } else { self.limits.read_budget_bytes }
     }
 
+    /// Takes down what the machine of slot `id` asks of the loop or of another slot.
+    fn enqueue(&mut self, id: Id, service: u8, effect: Effect) {
+        self.errands.push(match effect {
+            Effect::Stop => return self.stop_asked = true,
+            Effect::Send { to, line } => Errand::Letter { to, from: id, line },
+            Effect::Wake(to) => Errand::Wake(to),
+            Effect::Dial { to, by, machine } => Errand::Dial { service, to, by, machine },
+            Effect::Close(_) | Effect::End => unreachable!("for the slot itself"),
+        });
+    }
+
+    /// The last that a machine is told.
+    fn closed(&mut self, mut machine: Box<dyn Protocol>, close: Close) {
+        machine.closed(close);
+        self.errands.extend(machine.heir().map(Errand::Wake));
+    }
+
+    fn metrics_leave(&mut self, admission: Admission, service: u8) {
+        let metrics = &mut self.metrics;
+        *match admission {
+            Admission::Served => &mut metrics.open,
+            Admission::Spare => &mut metrics.spare_open,
+            Admission::Refused => &mut metrics.refused_open,
+            Admission::Dialed | Admission::Adopted => return,
+        } -= 1;
+        if admission != Admission::Refused {
+            metrics.left(service);
+        }
+    }
+
     /// From so many bytes on an outbox is full.
     fn high_bytes(&self) -> usize {
         if self.is_lean() { self.limits.lean_read_bytes } else { self.limits.outbox_high_bytes }
@@ -110,6 +143,16 @@ impl<N> Common<N> {
     fn low_bytes(&self) -> usize {
         self.limits.outbox_low_bytes.min(self.high_bytes() - 1)
     }
+}
+
+/// What a machine has asked for that is done once its own slot is settled.
+enum Errand {
+    /// A line for another connection, or a word for this one if that has no room.
+    Letter { to: Id, from: Id, line: String },
+    /// Another machine is to look.
+    Wake(Id),
+    /// A connection is to begin, in the name of the service that wants it.
+    Dial { service: u8, to: SocketAddr, by: Carrier, machine: Box<dyn Protocol> },
 }
 
 /// What is to be done with a slot, as its state says.
@@ -189,7 +232,7 @@ impl<N: Net> Reactor<N> {
                 pool: Pool::new(),
                 rooms: Rooms::default(),
                 text: String::new(),
-                letters: Vec::new(),
+                errands: Vec::new(),
                 scratch: vec![0; limits.read_budget_bytes.max(limits.max_datagram_bytes + 1)],
                 effects: Vec::new(),
                 now,
@@ -252,7 +295,7 @@ impl<N: Net> Reactor<N> {
         let service = self.service(name);
         let head = Head::default();
         let listener = Listener { head, socket: listener, service, is_monitor, machine, retry_at: None };
-        self.insert(Slot::Listener(Box::new(listener))).map(drop)
+        self.insert(Slot::Listener(Box::new(listener))).map(drop).map_err(|(error, _)| error)
     }
 
     /// Serves the datagrams of `socket`, which is bound to `local`, with one machine.
@@ -269,7 +312,7 @@ impl<N: Net> Reactor<N> {
         let service = self.service(name);
         let (head, reply) = (Head::default(), Queue::default());
         let datagram = Datagram { head, socket, service, machine, reply, deadline: None };
-        let id = self.insert(Slot::Datagram(Box::new(datagram)))?;
+        let id = self.insert(Slot::Datagram(Box::new(datagram))).map_err(|(error, _)| error)?;
         if let Some(Slot::Datagram(datagram)) = self.slots.get_mut(id) {
             datagram.tell(id, &mut self.common, |machine, context| machine.opened(context, local));
         }
@@ -277,12 +320,52 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
+    /// Begins a connection to `to`, with a machine of its own: see [`Context::dial`](crate::protocol::Context::dial).
+    ///
+    /// # Errors
+    /// The system will not even begin it; the machine is dropped untold.
+    pub fn dial(&mut self, name: &'static str, to: SocketAddr, machine: Box<dyn Protocol>) -> io::Result<Id> {
+        let service = self.service(name);
+        self.begin(service, to, Carrier::Tcp, machine).map_err(|(error, _)| error)
+    }
+
+    /// Serves a connection that is there already, from nowhere: the machine is told the unspecified address.
+    ///
+    /// # Errors
+    /// The kernel will not watch it.
+    pub fn adopt(&mut self, name: &'static str, socket: N::Stream, machine: Box<dyn Protocol>) -> io::Result<Id> {
+        let service = self.service(name);
+        let mut stream = Stream::new(socket, service, Admission::Adopted, machine, NOWHERE, &self.common);
+        // What cannot be watched is always readable; of everything else the first read says it.
+        stream.head.ready.readable = true;
+        let id = self.insert(Slot::Stream(stream)).map_err(|(error, _)| error)?;
+        if let Some(Slot::Stream(stream)) = self.slots.get_mut(id) {
+            stream.open(id, NOWHERE, &mut self.common);
+        }
+        self.settle(id);
+        Ok(id)
+    }
+
+    /// Adds a machine without a connection: it is told [`Protocol::opened`] with the unspecified address, has a deadline, can be
+    /// woken, and dials.
+    pub fn add(&mut self, name: &'static str, machine: Box<dyn Protocol>) -> Id {
+        let service = self.service(name);
+        let agent = Agent { head: Head::default(), service, machine, deadline: None };
+        let id = self.slots.insert(Slot::Agent(Box::new(agent)));
+        if let Some(Slot::Agent(agent)) = self.slots.get_mut(id) {
+            agent.tell(id, &mut self.common, |machine, context| machine.opened(context, NOWHERE));
+        }
+        self.settle(id);
+        id
+    }
+
     /// Stops when `signals` says so: the first one cleanly, the second at once.
     ///
     /// # Errors
     /// The kernel will not watch the source.
     pub fn stop_on(&mut self, signals: N::Signals) -> io::Result<()> {
-        self.insert(Slot::Signals(Box::new(Signals { head: Head::default(), socket: signals }))).map(drop)
+        let signals = Signals { head: Head::default(), socket: signals };
+        self.insert(Slot::Signals(Box::new(signals))).map(drop).map_err(|(error, _)| error)
     }
 
     /// Asks for a clean stop in the next turn, as a first signal does.
@@ -353,7 +436,7 @@ impl<N: Net> Reactor<N> {
 
     fn wait(&self, now: Moment) -> Option<Duration> {
         let common = &self.common;
-        let carried = !self.work.is_empty() || !self.behind.is_empty() || !common.letters.is_empty();
+        let carried = !self.work.is_empty() || !self.behind.is_empty() || !common.errands.is_empty();
         let carried = carried || common.rooms.has_news();
         if carried || self.common.stop_asked && self.common.stop == Stop::None {
             return Some(Duration::ZERO);
@@ -390,6 +473,7 @@ impl<N: Net> Reactor<N> {
                     signals.head.ready.readable = false;
                     self.signals += self.common.net.take_signals(&mut signals.socket);
                 }
+                Slot::Agent(_) => (),
             }
             self.settle(id);
             self.deliver();
@@ -401,24 +485,77 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Hands over what connections have sent each other, in the order in which they did.
+    /// Does what machines have asked for, in the order in which they did.
     fn deliver(&mut self) {
-        let mut letters = std::mem::take(&mut self.common.letters);
-        for (to, from, line) in letters.drain(..) {
-            let delivered = match self.slots.get_mut(to) {
-                Some(Slot::Stream(stream)) => stream.give(&line, &mut self.common),
-                _ => false,
-            };
-            if delivered {
-                self.settle(to);
-            } else if let Some(Slot::Stream(stream)) = self.slots.get_mut(from) {
-                self.common.metrics.private_undelivered += 1;
-                stream.give("ERROR busy: your message was not delivered, too much waits there", &mut self.common);
-                self.settle(from);
+        let mut errands = std::mem::take(&mut self.common.errands);
+        for errand in errands.drain(..) {
+            match errand {
+                Errand::Letter { to, from, line } => self.hand_over(to, from, &line),
+                Errand::Wake(id) => self.wake(id),
+                Errand::Dial { service, to, by, machine } => self.dial_for(service, to, by, machine),
             }
         }
-        letters.append(&mut self.common.letters); // what settling has made a machine say: next time
-        self.common.letters = letters;
+        errands.append(&mut self.common.errands); // what this has made machines ask for: next time
+        self.common.errands = errands;
+    }
+
+    fn hand_over(&mut self, to: Id, from: Id, line: &str) {
+        let delivered = match self.slots.get_mut(to) {
+            Some(Slot::Stream(stream)) => stream.give(line, &mut self.common),
+            _ => false,
+        };
+        if delivered {
+            self.settle(to);
+        } else if let Some(Slot::Stream(stream)) = self.slots.get_mut(from) {
+            self.common.metrics.private_undelivered += 1;
+            stream.give("ERROR busy: your message was not delivered, too much waits there", &mut self.common);
+            self.settle(from);
+        }
+    }
+
+    fn wake(&mut self, id: Id) {
+        match self.slots.get_mut(id) {
+            Some(Slot::Stream(stream)) => stream.wake(id, &mut self.common),
+            Some(Slot::Agent(agent)) => agent.tell(id, &mut self.common, |machine, context| machine.woken(context)),
+            _ => return,
+        }
+        self.settle(id);
+    }
+
+    /// Begins a connection for a machine, whose own machine learns of a failure as of any other.
+    fn dial_for(&mut self, service: u8, to: SocketAddr, by: Carrier, machine: Box<dyn Protocol>) {
+        if self.common.stop >= Stop::Stopping {
+            self.common.closed(machine, Close::Shutdown);
+        } else if let Err((error, mut machine)) = self.begin(service, to, by, machine) {
+            log::debug!("{}: dialing {to}: {error}", self.common.name_of(service));
+            machine.failed(&error);
+            self.common.closed(machine, Close::Error);
+        }
+    }
+
+    fn begin(
+        &mut self,
+        service: u8,
+        to: SocketAddr,
+        by: Carrier,
+        machine: Box<dyn Protocol>,
+    ) -> Result<Id, (io::Error, Box<dyn Protocol>)> {
+        let begun = match by {
+            Carrier::Tcp => self.common.net.dial(to),
+            Carrier::Datagrams => self.common.net.dial_datagrams(to),
+        };
+        let socket = match begun {
+            Ok(socket) => socket,
+            Err(error) => return Err((error, machine)),
+        };
+        let stream = Stream::dialing(socket, service, machine, to, &self.common);
+        let id = self.insert(Slot::Stream(stream)).map_err(|(error, slot)| match slot {
+            Slot::Stream(stream) => (error, stream.into_machine()),
+            _ => unreachable!("a stream was to be inserted"),
+        })?;
+        log::debug!("{} {id} dials {to}", self.common.name_of(service));
+        self.settle(id);
+        Ok(id)
     }
 
     fn time(&mut self) {
@@ -443,6 +580,7 @@ impl<N: Net> Reactor<N> {
                 }
                 Slot::Listener(listener) => listener.retry_at = listener.retry_at.filter(|at| *at > self.common.now),
                 Slot::Datagram(datagram) => datagram.expire(id, &mut self.common),
+                Slot::Agent(agent) => agent.expire(id, &mut self.common),
                 Slot::Signals(_) => (),
             }
             self.settle(id);
@@ -486,11 +624,13 @@ impl<N: Net> Reactor<N> {
         let mut doomed = std::mem::take(&mut self.common.doomed);
         for id in doomed.drain(..) {
             let Some(mut slot) = self.slots.remove(id) else { continue };
-            self.common.net.unwatch(slot.source());
+            if let Some(source) = slot.source() {
+                self.common.net.unwatch(source);
+            }
             match slot {
                 Slot::Stream(stream) => stream.bury(id, &mut self.common),
                 Slot::Datagram(mut datagram) => datagram.machine.closed(Close::Shutdown),
-                Slot::Listener(_) | Slot::Signals(_) => (),
+                Slot::Listener(_) | Slot::Signals(_) | Slot::Agent(_) => (),
             }
         }
         self.common.doomed = doomed;
@@ -520,6 +660,7 @@ impl<N: Net> Reactor<N> {
             Slot::Datagram(datagram) => {
                 Todo { work: datagram.head.ready.readable, due: datagram.deadline, flush: false }
             }
+            Slot::Agent(agent) => Todo { due: agent.deadline, ..Todo::default() },
             Slot::Signals(_) => Todo::default(),
         };
         let head = slot.head();
@@ -579,7 +720,7 @@ impl<N: Net> Reactor<N> {
         let stream = Stream::new(socket, service, admission, machine, peer, &self.common);
         let id = match self.insert(Slot::Stream(stream)) {
             Ok(id) => id,
-            Err(error) => {
+            Err((error, _)) => {
                 let text = format_args!("cannot watch a connection from {peer}: {error}; it was dropped");
                 self.common.notices.say(self.common.now, Kind::Socket, Level::Error, text);
                 return;
@@ -590,6 +731,7 @@ impl<N: Net> Reactor<N> {
             Admission::Served => metrics.open += 1,
             Admission::Spare => metrics.spare_open += 1,
             Admission::Refused => metrics.refused_open += 1,
+            Admission::Dialed | Admission::Adopted => (),
         }
         if admission == Admission::Refused {
             metrics.refused += 1;
@@ -604,14 +746,14 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Puts something into a slot and has it watched, for life.
-    fn insert(&mut self, slot: Slot<N>) -> io::Result<Id> {
+    fn insert(&mut self, slot: Slot<N>) -> Result<Id, (io::Error, Slot<N>)> {
         let id = self.slots.insert(slot);
-        let Some(slot) = self.slots.get_mut(id) else { unreachable!("just inserted") };
-        match self.common.net.watch(slot.source(), id.key()) {
+        let source = self.slots.get_mut(id).and_then(Slot::source);
+        match source.map_or(Ok(()), |source| self.common.net.watch(source, id.key())) {
             Ok(()) => Ok(id),
             Err(error) => {
-                self.slots.remove(id); // never watched, so no event can name it
-                Err(error)
+                let Some(slot) = self.slots.remove(id) else { unreachable!("just inserted") };
+                Err((error, slot)) // never watched, so no event can name it
             }
         }
     }

@@ -6,9 +6,13 @@ use crate::protocol::Protocol;
 use crate::protocol::chat::Chat;
 use crate::protocol::datagram::{Reply, Responder};
 use crate::protocol::echo::{LineEcho, RawEcho};
+#[cfg(feature = "files")]
+use crate::protocol::files::{Files, Store};
 #[cfg(feature = "web")]
 use crate::protocol::web::Desk;
 use std::net::SocketAddr;
+#[cfg(feature = "files")]
+use std::{cell::RefCell, rc::Rc};
 
 /// What carries a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +37,20 @@ pub struct Settings {
     pub allow_origins: Vec<String>,
     /// What the process knows of itself. Nothing, by default.
     pub vitals: fn() -> Vitals,
+    /// The directory of `files`, which cannot do without.
+    #[cfg(feature = "files")]
+    pub store: Option<Rc<RefCell<Store>>>,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { udp_reply: Reply::default(), allow_origins: Vec::new(), vitals: Vitals::default }
+        Settings {
+            udp_reply: Reply::default(),
+            allow_origins: Vec::new(),
+            vitals: Vitals::default,
+            #[cfg(feature = "files")]
+            store: None,
+        }
     }
 }
 
@@ -74,5 +87,7 @@ pub const SERVICES: &[Service] = &[
     service("chat", Transport::Tcp, "127.0.0.1:9001", "Chat: a line goes to everyone else in the room", |_, _| Box::new(|| Box::<Chat>::default())),
     #[cfg(feature = "web")]
     service("web", Transport::Monitor, "127.0.0.1:9080", "HTTP: the chat in a browser, /status, /healthz, /metrics; WebSockets /chat, /echo", |settings, local| Desk::new(&settings.allow_origins, settings.vitals, local).maker()),
+    #[cfg(feature = "files")]
+    service("files", Transport::Tcp, "off", "Take files in and hand them out, in --files-dir", |settings, _| { let store = settings.store.clone().expect("`serve` has opened the directory"); Box::new(move || Box::new(Files::new(store.clone()))) }),
     service("udp", Transport::Udp, "127.0.0.1:8080", "Answer each datagram, see --udp-reply", |settings, _| { let reply = settings.udp_reply; Box::new(move || Box::new(Responder::new(reply))) }),
 ];

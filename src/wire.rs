@@ -1,5 +1,7 @@
 //! The codecs: bytes to messages and back, without sockets, clocks or memory of their own.
 
+#[cfg(feature = "files")]
+pub mod files;
 #[cfg(feature = "web")]
 pub mod http;
 pub mod line;

@@ -1,5 +1,7 @@
 //! What the measuring programs share: the built program, started on free ports and looked at from outside.
 
+#![allow(dead_code)] // every measuring program uses a part of this
+
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -59,7 +61,7 @@ impl Server {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).args(["--max-connections", "15000", "--log-level", "error"]).args(flags);
         command.args(["--heartbeat-interval", "1h"]); // nobody here answers a ping, however long it only listens
-        for name in ["echo", "raw", "chat", "web", "udp"] {
+        for name in ["echo", "raw", "chat", "web", "files", "udp"] {
             let place = if services.contains(&name) { "127.0.0.1:0" } else { "off" };
             command.arg(format!("--{name}")).arg(place);
         }

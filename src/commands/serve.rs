@@ -2,11 +2,15 @@
 //! the descriptor limit, and standard output.
 
 use crate::config::{Address, Config};
+#[cfg(feature = "files")]
+use crate::disk::real::Directory;
 use crate::limits::Limits;
 use crate::logging::dropped_lines;
 use crate::metrics::report::Vitals;
 use crate::net::Net;
 use crate::net::mio::{MioNet, bind_udp, listen, stop_signals};
+#[cfg(feature = "files")]
+use crate::protocol::files::Store;
 use crate::reactor::{Ended, Reactor};
 use crate::services::{Service, Settings, Transport};
 use crate::wire::origin::is_local;
@@ -15,6 +19,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+#[cfg(feature = "files")]
+use std::{cell::RefCell, rc::Rc};
 
 /// Serves until a signal. Returns whether it ended cleanly.
 ///
@@ -23,11 +29,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 pub fn run(config: &Config) -> Result<bool, String> {
     let signals = stop_signals().map_err(|error| format!("cannot watch for signals: {error}"))?;
     // Nothing is said before everything is bound: a failure is one line.
+    #[cfg(feature = "files")]
+    let config = &with_store(config)?;
     let mut doors = Vec::new();
     for (service, address) in &config.listen {
         doors.extend(open(service, address, &config.limits)?);
     }
-    let limits = fit_descriptors(&config.limits, doors.len())?;
+    let has_files = config.listen.iter().any(|(service, _)| service.name == "files");
+    let limits = fit_descriptors(&config.limits, doors.len(), has_files)?;
     doors.iter().for_each(|door| door.describe(&limits));
     let net = MioNet::new(&limits).map_err(|error| format!("cannot create the poll: {error}"))?;
     let mut reactor = Reactor::new(net, limits);
@@ -41,6 +50,27 @@ pub fn run(config: &Config) -> Result<bool, String> {
     let ended = reactor.run().map_err(|error| format!("the poll failed: {error}"))?;
     log::info!("stopped: {}; {} log lines dropped", reactor.metrics(), dropped_lines());
     Ok(ended == Ended::Drained)
+}
+
+/// Opens the directory of `files`, if that is served.
+#[cfg(feature = "files")]
+fn with_store(config: &Config) -> Result<Config, String> {
+    let mut config = config.clone();
+    if let Some((path, permissions)) = &config.files {
+        let cannot = |error: io::Error| {
+            let why = match error.kind() {
+                io::ErrorKind::WouldBlock => "another oneloop serves it".to_string(),
+                io::ErrorKind::NotADirectory => "it is no directory, or a link to one".to_string(),
+                _ => error.to_string(),
+            };
+            format!("cannot serve files in {}: {why}", path.display())
+        };
+        let directory = Directory::open(path).map_err(cannot)?;
+        directory.claim().map_err(cannot)?;
+        let store = Store::open(Box::new(directory), *permissions, &config.limits).map_err(cannot)?;
+        config.settings.store = Some(Rc::new(RefCell::new(store)));
+    }
+    Ok(config)
 }
 
 /// A bound socket.
@@ -218,13 +248,14 @@ fn reason(service: &Service, port: u16, error: &io::Error) -> String {
 }
 
 /// Raises the soft descriptor limit to the hard one, and lowers the connection limit to what then fits.
-fn fit_descriptors(limits: &Limits, listeners: usize) -> Result<Limits, String> {
+fn fit_descriptors(limits: &Limits, listeners: usize, has_files: bool) -> Result<Limits, String> {
     let found = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: found.maximum, maximum: found.maximum };
     let now = if setrlimit(Resource::Nofile, raised).is_ok() { raised.current } else { found.current };
     let Some(now) = now.and_then(|now| usize::try_from(now).ok()) else { return Ok(limits.clone()) };
-    let own = Limits::OWN_DESCRIPTORS + listeners.max(6);
-    let reserve = Limits::DESCRIPTOR_RESERVE.max(own + 2 * limits.max_spare);
+    let files = if has_files { limits.files_descriptors() } else { 0 };
+    let own = Limits::OWN_DESCRIPTORS + listeners.max(6) + files;
+    let reserve = (Limits::DESCRIPTOR_RESERVE + files).max(own + 2 * limits.max_spare);
     let fits = now.saturating_sub(reserve);
     if fits == 0 {
         let least = reserve + 1;

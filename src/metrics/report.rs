@@ -103,6 +103,16 @@ impl Report<'_> {
             .is(self.queued_bytes)
     }
 
+    fn files(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let metrics = self.metrics;
+        let requests =
+            [("stored", metrics.files_stored), ("sent", metrics.files_sent), ("failed", metrics.files_failed)];
+        let bytes = [("in", metrics.file_bytes_in), ("out", metrics.file_bytes_out)];
+        counter(f, "oneloop_files_total", "Files stored and sent, and requests about files that failed.")?
+            .by("outcome", requests)?;
+        counter(f, "oneloop_file_bytes_total", "Bytes of files received and sent.")?.by("direction", bytes)
+    }
+
     /// Two families and not one: the loop counts what came, but some outcomes are a machine's to count, and another machine
     /// may count none. An error is of neither, for it comes in place of a datagram.
     fn datagrams(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -141,6 +151,7 @@ impl Display for Report<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.connections(f)?;
         self.messages(f)?;
+        self.files(f)?;
         self.datagrams(f)?;
         // Its count is the turns, all but the one that is writing this.
         family(
@@ -251,6 +262,11 @@ mod tests {
             private_undelivered: 22,
             foreign_requests: 38,
             expired: 23,
+            files_stored: 40,
+            files_sent: 41,
+            files_failed: 42,
+            file_bytes_in: 43,
+            file_bytes_out: 44,
             datagrams_in: 150,
             datagrams_answered: 24,
             datagrams_ignored: 25,
@@ -329,13 +345,13 @@ mod tests {
     fn labels_are_words_of_our_own() {
         let text = report(&metrics()).to_string();
         let labels: Vec<_> = text.lines().filter_map(|line| line.split_once('{')?.1.split_once('}')).collect();
-        assert_eq!(labels.len(), 2 + 2 + 10 + 2 + 5 + 14);
+        assert_eq!(labels.len(), 2 + 2 + 11 + 2 + 3 + 2 + 5 + 14);
         for (label, _) in labels {
             let (name, value) = label.split_once('=').expect("a name and a value");
             let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).expect("in quotes");
             match name {
                 "le" => assert!(value == "+Inf" || value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')),
-                "service" | "reason" | "kind" | "outcome" => {
+                "service" | "reason" | "kind" | "outcome" | "direction" => {
                     assert!(!value.is_empty() && value.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
                 }
                 _ => panic!("an unknown label: {label}"),
@@ -378,15 +394,16 @@ oneloop_connections_refused_total 12
 # HELP oneloop_closes_total Connections that ended, refused ones among them.
 # TYPE oneloop_closes_total counter
 oneloop_closes_total{reason="bye"} 50
-oneloop_closes_total{reason="idle"} 51
-oneloop_closes_total{reason="heartbeat"} 52
-oneloop_closes_total{reason="stalled"} 53
-oneloop_closes_total{reason="slow"} 54
-oneloop_closes_total{reason="too_long"} 55
-oneloop_closes_total{reason="full"} 113
-oneloop_closes_total{reason="protocol"} 58
-oneloop_closes_total{reason="shutdown"} 59
-oneloop_closes_total{reason="error"} 60
+oneloop_closes_total{reason="idle"} 164
+oneloop_closes_total{reason="heartbeat"} 53
+oneloop_closes_total{reason="stalled"} 54
+oneloop_closes_total{reason="slow"} 55
+oneloop_closes_total{reason="too_long"} 171
+oneloop_closes_total{reason="full"} 119
+oneloop_closes_total{reason="refused"} 62
+oneloop_closes_total{reason="protocol"} 63
+oneloop_closes_total{reason="shutdown"} 64
+oneloop_closes_total{reason="error"} 65
 # HELP oneloop_accept_errors_total Accepts that failed: no descriptor or memory left, or in passing.
 # TYPE oneloop_accept_errors_total counter
 oneloop_accept_errors_total{kind="exhausted"} 13
@@ -433,6 +450,15 @@ oneloop_room_log_bytes 32
 # HELP oneloop_queued_bytes Bytes of input and output that wait, and in the logs of all rooms.
 # TYPE oneloop_queued_bytes gauge
 oneloop_queued_bytes 34
+# HELP oneloop_files_total Files stored and sent, and requests about files that failed.
+# TYPE oneloop_files_total counter
+oneloop_files_total{outcome="stored"} 40
+oneloop_files_total{outcome="sent"} 41
+oneloop_files_total{outcome="failed"} 42
+# HELP oneloop_file_bytes_total Bytes of files received and sent.
+# TYPE oneloop_file_bytes_total counter
+oneloop_file_bytes_total{direction="in"} 43
+oneloop_file_bytes_total{direction="out"} 44
 # HELP oneloop_datagrams_received_total Datagrams received.
 # TYPE oneloop_datagrams_received_total counter
 oneloop_datagrams_received_total 150

@@ -1,4 +1,7 @@
-//! The real kernel behind [`Net`]: the only file that names mio or the operating system's clock. Binds sockets, too.
+//! The real kernel behind [`Net`]: the only file that names mio (with `mio/rare.rs`, which is its own) or the operating system's clock. Binds sockets, too.
+
+#[cfg(feature = "client")]
+mod rare;
 
 use super::{AcceptError, Event, Net, Read, Readiness, Source};
 use crate::limits::{Heartbeat, Limits};
@@ -8,6 +11,7 @@ use mio::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
@@ -21,12 +25,27 @@ const STREAM_INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const STREAM_INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
+/// A connection, or what a client has in place of one.
+#[derive(Debug)]
+pub struct Stream(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpStream),
+    /// Its key in `MioNet::rare`: four bytes, for a slot has no more to spare for the few of its kind.
+    #[cfg(feature = "client")]
+    Rare(u32),
+}
+
 /// The operating system's sockets and clock.
 #[derive(Debug)]
 pub struct MioNet {
     poll: Poll,
     events: Events,
     started: Instant,
+    limits: Limits,
+    #[cfg(feature = "client")]
+    rare: slab::Slab<rare::Rare>,
 }
 
 impl MioNet {
@@ -35,13 +54,33 @@ impl MioNet {
     /// # Errors
     /// No descriptor is left.
     pub fn new(limits: &Limits) -> io::Result<MioNet> {
-        Ok(MioNet { poll: Poll::new()?, events: Events::with_capacity(limits.events), started: Instant::now() })
+        let (events, limits) = (Events::with_capacity(limits.events), limits.clone());
+        Ok(MioNet {
+            poll: Poll::new()?,
+            events,
+            started: Instant::now(),
+            limits,
+            #[cfg(feature = "client")]
+            rare: slab::Slab::new(),
+        })
+    }
+
+    /// Standard input and output as one stream, for [`Reactor::adopt`](crate::reactor::Reactor::adopt). Neither makes the loop
+    /// wait, and what the process has inherited is left as it is.
+    #[cfg(feature = "client")]
+    pub fn console(&mut self) -> Stream {
+        self.keep(rare::Rare::Console(rare::Console::new()))
+    }
+
+    #[cfg(feature = "client")]
+    fn keep(&mut self, stream: rare::Rare) -> Stream {
+        Stream(Kind::Rare(self.rare.insert(stream) as u32)) // fewer than 2^32: each holds a descriptor
     }
 }
 
 impl Net for MioNet {
     type Listener = TcpListener;
-    type Stream = TcpStream;
+    type Stream = Stream;
     type Datagram = UdpSocket;
     type Signals = UnixStream;
 
@@ -72,7 +111,9 @@ impl Net for MioNet {
         let (registry, token) = (self.poll.registry(), Token(key));
         match source {
             Source::Listener(listener) => listener.register(registry, token, Interest::READABLE),
-            Source::Stream(stream) => stream.register(registry, token, STREAM_INTEREST),
+            Source::Stream(Stream(Kind::Tcp(stream))) => stream.register(registry, token, STREAM_INTEREST),
+            #[cfg(feature = "client")]
+            Source::Stream(Stream(Kind::Rare(key))) => self.rare[*key as usize].register(registry, token),
             // Write interest would make every reply a second wake-up.
             Source::Datagram(socket) => socket.register(registry, token, Interest::READABLE),
             Source::Signals(pipe) => pipe.register(registry, token, Interest::READABLE),
@@ -84,22 +125,59 @@ impl Net for MioNet {
         // It fails only for what was not being watched, and then there is nothing to undo.
         let _ = match source {
             Source::Listener(listener) => listener.deregister(registry),
-            Source::Stream(stream) => stream.deregister(registry),
+            Source::Stream(Stream(Kind::Tcp(stream))) => stream.deregister(registry),
+            #[cfg(feature = "client")]
+            Source::Stream(Stream(Kind::Rare(key))) => self.rare.remove(*key as usize).deregister(registry),
             Source::Datagram(socket) => socket.deregister(registry),
             Source::Signals(pipe) => pipe.deregister(registry),
         };
     }
 
-    fn accept(&mut self, listener: &mut TcpListener) -> Result<(TcpStream, SocketAddr), AcceptError> {
-        listener.accept().map_err(|error| match Errno::from_io_error(&error) {
-            Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => AcceptError::Exhausted(error),
-            _ if error.kind() == ErrorKind::WouldBlock => AcceptError::Empty,
-            _ => AcceptError::Passing(error),
+    fn accept(&mut self, listener: &mut TcpListener) -> Result<(Stream, SocketAddr), AcceptError> {
+        listener.accept().map(|(stream, peer)| (Stream(Kind::Tcp(stream)), peer)).map_err(|error| {
+            match Errno::from_io_error(&error) {
+                Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => AcceptError::Exhausted(error),
+                _ if error.kind() == ErrorKind::WouldBlock => AcceptError::Empty,
+                _ => AcceptError::Passing(error),
+            }
         })
     }
 
-    fn read(&mut self, stream: &mut TcpStream, buffer: &mut [u8], read_on: bool) -> io::Result<Read> {
-        let count = stream.read(buffer)?;
+    fn dial(&mut self, to: SocketAddr) -> io::Result<Stream> {
+        let socket = open(to, Type::STREAM, Protocol::TCP)?;
+        set_up(&socket, &self.limits)?;
+        match socket.connect(&to.into()) {
+            Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
+            _ => Ok(Stream(Kind::Tcp(TcpStream::from_std(socket.into())))),
+        }
+    }
+
+    #[cfg(feature = "client")]
+    fn dial_datagrams(&mut self, to: SocketAddr) -> io::Result<Stream> {
+        Ok(self.keep(rare::Rare::Datagrams(rare::Datagrams::new(to)?)))
+    }
+
+    fn connected(&mut self, stream: &mut Stream) -> io::Result<Option<SocketAddr>> {
+        match &mut stream.0 {
+            Kind::Tcp(stream) => match (stream.take_error()?, stream.peer_addr()) {
+                (Some(error), _) => Err(error),
+                (None, Err(error)) if error.kind() == ErrorKind::NotConnected => Ok(None),
+                (None, peer) => peer.map(Some),
+            },
+            #[cfg(feature = "client")]
+            Kind::Rare(key) => self.rare[*key as usize].connected(),
+        }
+    }
+
+    fn read(&mut self, stream: &mut Stream, buffer: &mut [u8], read_on: bool) -> io::Result<Read> {
+        let count = match &mut stream.0 {
+            Kind::Tcp(stream) => stream.read(buffer)?,
+            #[cfg(feature = "client")]
+            Kind::Rare(key) => {
+                let count = self.rare[*key as usize].read(buffer)?;
+                return Ok(Read { count, drained: false });
+            }
+        };
         // On epoll and kqueue a short read also means drained: new bytes are a new edge. But the peer's end makes no new
         // edge once it has been announced, so then it is read for. See epoll(7), question 9, "Since Linux 2.6.17".
         let short_is_drained = cfg!(any(
@@ -114,12 +192,20 @@ impl Net for MioNet {
         Ok(Read { count, drained: short_is_drained && count < buffer.len() && !read_on })
     }
 
-    fn write(&mut self, stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
-        stream.write(bytes)
+    fn write(&mut self, stream: &mut Stream, bytes: &[u8]) -> io::Result<usize> {
+        match &mut stream.0 {
+            Kind::Tcp(stream) => stream.write(bytes),
+            #[cfg(feature = "client")]
+            Kind::Rare(key) => self.rare[*key as usize].write(bytes),
+        }
     }
 
-    fn half_close(&mut self, stream: &mut TcpStream) -> io::Result<()> {
-        stream.shutdown(Shutdown::Write)
+    fn half_close(&mut self, stream: &mut Stream) -> io::Result<()> {
+        match &mut stream.0 {
+            Kind::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            #[cfg(feature = "client")]
+            Kind::Rare(_) => Ok(()), // whoever reads there learns of our end when the process has gone
+        }
     }
 
     fn receive(&mut self, socket: &mut UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
@@ -138,6 +224,11 @@ impl Net for MioNet {
         }
         taken
     }
+
+    fn random(&mut self) -> u64 {
+        // The standard library seeds its hash tables with the system's randomness, and no two of them alike.
+        RandomState::new().build_hasher().finish()
+    }
 }
 
 /// A TCP listener on `address`. An IPv6 wildcard takes IPv4 too (one dual-stack socket); any other address only its own
@@ -150,13 +241,19 @@ impl Net for MioNet {
 pub fn listen(address: SocketAddr, limits: &Limits) -> io::Result<TcpListener> {
     let socket = open(address, Type::STREAM, Protocol::TCP)?;
     socket.set_reuse_address(true)?; // restart at once after a crash: old connections may still be in TIME_WAIT
-    socket.set_tcp_nodelay(true)?; // answers are written whole; Nagle would only hold them back
-    if limits.heartbeat != Heartbeat::Off {
-        keep_alive(&socket, limits)?;
-    }
+    set_up(&socket, limits)?;
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(limits.backlog).unwrap_or(i32::MAX))?;
     Ok(TcpListener::from_std(socket.into()))
+}
+
+/// What a connection should have, whichever side begins it.
+fn set_up(socket: &Socket, limits: &Limits) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?; // answers are written whole; Nagle would only hold them back
+    if limits.heartbeat != Heartbeat::Off {
+        keep_alive(socket, limits)?;
+    }
+    Ok(())
 }
 
 /// The heartbeat's numbers for peers that do not speak it, and for services that have none: the kernel asks, and they never

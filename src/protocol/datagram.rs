@@ -138,6 +138,7 @@ mod tests {
                 seat: &mut None,
                 standing: Standing::default(),
                 text: &mut String::new(),
+                random: &mut || 0,
                 effects: &mut Vec::new(),
                 high_bytes: limits.outbox_high_bytes,
             };

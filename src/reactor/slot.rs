@@ -1,4 +1,4 @@
-//! What stands in a slot: a stream, a listener, a datagram socket or the signal source, and what all of them share.
+//! What stands in a slot: a stream, a listener, a datagram socket, the signal source or a machine alone, and what all of them share.
 //! Touches the network through `Common` only.
 
 use super::Common;
@@ -32,6 +32,7 @@ pub(crate) enum Slot<N: Net> {
     Listener(Box<Listener<N>>),
     Datagram(Box<Datagram<N>>),
     Signals(Box<Signals<N>>),
+    Agent(Box<Agent>),
 }
 
 impl<N: Net> Slot<N> {
@@ -41,16 +42,19 @@ impl<N: Net> Slot<N> {
             Slot::Listener(listener) => &mut listener.head,
             Slot::Datagram(datagram) => &mut datagram.head,
             Slot::Signals(signals) => &mut signals.head,
+            Slot::Agent(agent) => &mut agent.head,
         }
     }
 
-    pub(crate) fn source(&mut self) -> Source<'_, N> {
-        match self {
+    /// What the kernel is to watch; an agent is none of its business.
+    pub(crate) fn source(&mut self) -> Option<Source<'_, N>> {
+        Some(match self {
             Slot::Stream(stream) => Source::Stream(&mut stream.socket),
             Slot::Listener(listener) => Source::Listener(&mut listener.socket),
             Slot::Datagram(datagram) => Source::Datagram(&mut datagram.socket),
             Slot::Signals(signals) => Source::Signals(&mut signals.socket),
-        }
+            Slot::Agent(_) => return None,
+        })
     }
 }
 
@@ -176,33 +180,85 @@ impl<N: Net> Datagram<N> {
         }
     }
 
-    /// Tells the machine something. It has no connection to close, but may ask for a stop.
+    /// Tells the machine something.
     pub(crate) fn tell(
         &mut self,
         id: Id,
         common: &mut Common<N>,
         say: impl FnOnce(&mut dyn Protocol, &mut Context<'_>),
     ) {
-        let standing = common.standing(false);
-        let mut context = Context {
-            now: common.now,
-            id,
-            outbox: &mut self.reply,
-            message: &mut Queue::default(),
-            deadline: &mut self.deadline,
-            busy: &mut false,
-            limits: &common.limits,
-            metrics: &mut common.metrics,
-            rooms: &mut common.rooms,
-            seat: &mut None,
-            standing,
-            text: &mut common.text,
-            effects: &mut common.effects,
-            high_bytes: common.limits.max_datagram_bytes,
-        };
-        say(self.machine.as_mut(), &mut context);
-        common.stop_asked |= common.effects.drain(..).any(|effect| effect == Effect::Stop);
+        let Datagram { service, machine, reply, deadline, .. } = self;
+        tell_unconnected(id, *service, machine.as_mut(), reply, deadline, common, say);
     }
+}
+
+/// A machine alone: it has a deadline, can be woken, and dials.
+pub(crate) struct Agent {
+    pub(crate) head: Head,
+    pub(crate) service: u8,
+    pub(crate) machine: Box<dyn Protocol>,
+    pub(crate) deadline: Option<Moment>,
+}
+
+impl Agent {
+    /// Tells the machine that its deadline has come, if it still has.
+    pub(crate) fn expire<N: Net>(&mut self, id: Id, common: &mut Common<N>) {
+        if self.deadline.is_some_and(|at| at <= common.now) {
+            self.deadline = None;
+            common.metrics.expired += 1;
+            self.tell(id, common, |machine, context| machine.expired(context));
+        }
+    }
+
+    /// Tells the machine something.
+    pub(crate) fn tell<N: Net>(
+        &mut self,
+        id: Id,
+        common: &mut Common<N>,
+        say: impl FnOnce(&mut dyn Protocol, &mut Context<'_>),
+    ) {
+        let Agent { service, machine, deadline, .. } = self;
+        tell_unconnected(id, *service, machine.as_mut(), &mut Queue::default(), deadline, common, say);
+    }
+}
+
+/// Tells something to a machine that has no connection to close or end, but may ask for everything else.
+fn tell_unconnected<N: Net>(
+    id: Id,
+    service: u8,
+    machine: &mut dyn Protocol,
+    outbox: &mut Queue,
+    deadline: &mut Option<Moment>,
+    common: &mut Common<N>,
+    say: impl FnOnce(&mut dyn Protocol, &mut Context<'_>),
+) {
+    let standing = common.standing(false);
+    let mut context = Context {
+        now: common.now,
+        id,
+        outbox,
+        message: &mut Queue::default(),
+        deadline,
+        busy: &mut false,
+        limits: &common.limits,
+        metrics: &mut common.metrics,
+        rooms: &mut common.rooms,
+        seat: &mut None,
+        standing,
+        text: &mut common.text,
+        random: &mut || common.net.random(),
+        effects: &mut common.effects,
+        high_bytes: common.limits.max_datagram_bytes,
+    };
+    say(machine, &mut context);
+    let mut effects = std::mem::take(&mut common.effects);
+    for effect in effects.drain(..) {
+        match effect {
+            Effect::Send { .. } | Effect::Close(_) | Effect::End => (),
+            effect => common.enqueue(id, service, effect),
+        }
+    }
+    common.effects = effects;
 }
 
 impl<N: Net> fmt::Debug for Slot<N> {
@@ -212,6 +268,7 @@ impl<N: Net> fmt::Debug for Slot<N> {
             Slot::Listener(_) => "Listener",
             Slot::Datagram(_) => "Datagram",
             Slot::Signals(_) => "Signals",
+            Slot::Agent(_) => "Agent",
         })
     }
 }

@@ -22,6 +22,8 @@ use std::net::SocketAddr;
 /// How far a connection has come. It only ever goes down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    /// Begun by us and not come about: neither read nor written. Its deadline is how long that may take.
+    Dialing,
     /// Input goes to the machine.
     Open,
     /// The machine has said its last; what is owed is written, input is thrown away.
@@ -39,6 +41,7 @@ pub(crate) enum Verdict {
     Stalled,
     Expired,
     LingeredEnough,
+    Unanswered,
 }
 
 /// As what a connection was let in.
@@ -50,6 +53,10 @@ pub(crate) enum Admission {
     Spare,
     /// Over the limit: told so.
     Refused,
+    /// Our own: limits on connections are for those who come.
+    Dialed,
+    /// There from the beginning, such as a console: nor is it idle when its user thinks.
+    Adopted,
 }
 
 /// What only the log wants to know; taken down only while it listens to connections.
@@ -76,6 +83,11 @@ pub(crate) struct Stream<S> {
     pressed: bool,
     /// Its machine is at something long.
     busy: bool,
+    /// The machine has been told of the peer's end.
+    end_told: bool,
+    /// The machine wants our end said, and it has been.
+    ending: bool,
+    end_said: bool,
     machine: Box<dyn Protocol>,
     /// `None` while nothing is unfinished.
     buffers: Option<Box<Buffers>>,
@@ -110,6 +122,9 @@ impl<S> Stream<S> {
             paused: false,
             pressed: false,
             busy: false,
+            end_told: false,
+            ending: false,
+            end_said: false,
             machine,
             buffers: None,
             story: log::log_enabled!(Level::Debug).then(|| Box::new(story)),
@@ -117,6 +132,26 @@ impl<S> Stream<S> {
             heard: common.now,
             deadline: None,
         }
+    }
+
+    /// One that `socket` has only begun.
+    pub(crate) fn dialing<N: Net<Stream = S>>(
+        socket: S,
+        service: u8,
+        machine: Box<dyn Protocol>,
+        peer: SocketAddr,
+        common: &Common<N>,
+    ) -> Stream<S> {
+        let mut stream = Stream::new(socket, service, Admission::Dialed, machine, peer, common);
+        stream.head.ready.writable = false; // that edge says that it is decided
+        stream.phase = Phase::Dialing;
+        stream.deadline = Some(common.now + common.limits.connect_timeout);
+        stream
+    }
+
+    /// Its machine, when nothing has come of it.
+    pub(crate) fn into_machine(self) -> Box<dyn Protocol> {
+        self.machine
     }
 
     // What may be done: computed from the state, never stored.
@@ -176,7 +211,7 @@ impl<S> Stream<S> {
                     && !memory_waits
             }
             Phase::Closing(_) | Phase::Lingering(_) => !self.ended,
-            Phase::Dead(_) => false,
+            Phase::Dialing | Phase::Dead(_) => false,
         }
     }
 
@@ -193,6 +228,11 @@ impl<S> Stream<S> {
     /// The same, after what is in the outbox.
     fn may_follow<N: Net<Stream = S>>(&self, common: &Common<N>) -> bool {
         self.owed() == 0 && self.follows(common)
+    }
+
+    /// Whether it is worth asking if it has come about.
+    fn may_ask(&self) -> bool {
+        self.phase == Phase::Dialing && self.head.ready.writable
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -219,8 +259,8 @@ impl<S> Stream<S> {
         };
         // Nor is a peer idle that can be read: it has not been heard out yet. Members of a room may just listen.
         let idle = || {
-            let timeout =
-                limits.idle_timeout.filter(|_| !self.head.ready.readable && self.seat.is_none() && !self.busy)?;
+            let is_exempt = self.seat.is_some() || self.busy || self.admission == Admission::Adopted;
+            let timeout = limits.idle_timeout.filter(|_| !self.head.ready.readable && !is_exempt)?;
             Some((self.heard + timeout, Verdict::Idle))
         };
         let expired = || self.deadline.map(|at| (at, Verdict::Expired));
@@ -229,6 +269,7 @@ impl<S> Stream<S> {
             (one, other) => one.or(other),
         };
         match self.phase {
+            Phase::Dialing => self.deadline.map(|at| (at, Verdict::Unanswered)),
             Phase::Open if self.paused => sooner(stalled(), holds_up()),
             Phase::Open => sooner(sooner(stalled(), holds_up()), sooner(expired(), idle())),
             Phase::Closing(_) => stalled(),
@@ -256,6 +297,9 @@ impl<S> Stream<S> {
     /// WORK: input within the budget to the machine, and its answer at once, if nothing waits before it.
     pub(crate) fn work<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) {
         let waited = self.owed() > 0;
+        if self.may_ask() {
+            self.ask(id, common);
+        }
         if self.may_feed(common) {
             self.catch_up(common.now); // what the machine hears now may move its deadline
             self.feed(id, &[], common);
@@ -278,6 +322,28 @@ impl<S> Stream<S> {
         common.scratch = scratch;
         if !waited {
             self.write(id, common);
+        }
+    }
+
+    /// Asks whether what we dialed has come about.
+    fn ask<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) {
+        match common.net.connected(&mut self.socket) {
+            Ok(Some(peer)) => {
+                // From here on it is like any other, and its time begins.
+                (self.phase, self.deadline) = (Phase::Open, None);
+                (self.heard, self.paused) = (common.now, false);
+                self.open(id, peer, common);
+            }
+            Ok(None) => self.head.ready.writable = false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => (), // carried over
+            Err(error) => self.fail(id, &error, common),
+        }
+    }
+
+    /// What another machine asks it to look at.
+    pub(crate) fn wake<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) {
+        if self.phase == Phase::Open {
+            self.tell(id, common, |machine, context| machine.woken(context));
         }
     }
 
@@ -391,6 +457,10 @@ impl<S> Stream<S> {
                 common.metrics.expired += 1;
                 self.tell(id, common, |machine, context| machine.expired(context));
             }
+            Verdict::Unanswered => {
+                let text = format!("no answer for {:?}", common.limits.connect_timeout);
+                self.fail(id, &io::Error::new(ErrorKind::TimedOut, text), common);
+            }
             // It takes nothing, so it cannot be told.
             Verdict::Stalled => {
                 let (owed, wait) = (self.owed(), common.limits.write_timeout);
@@ -496,10 +566,14 @@ impl<S> Stream<S> {
             seat: &mut self.seat,
             standing,
             text: &mut common.text,
+            random: &mut || common.net.random(),
             effects: &mut common.effects,
             high_bytes,
         };
         let answer = say(self.machine.as_mut(), &mut context);
+        if self.end_said {
+            buffers.outbox.clear();
+        }
         // Here and not in `settle`: by then a flush may have taken it all, and the machine would wait for `drained` for ever.
         buffers.choked |= buffers.outbox.len() >= high_bytes;
         // A machine asks for little; what closing adds is dropped, for it is closing already.
@@ -507,8 +581,8 @@ impl<S> Stream<S> {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Close(close) => self.begin_close(id, close, common),
-                Effect::Stop => common.stop_asked = true,
-                Effect::Send { to, line } => common.letters.push((to, id, line)),
+                Effect::End => self.ending = true,
+                effect => common.enqueue(id, self.service, effect),
             }
         }
         common.effects = effects;
@@ -537,6 +611,9 @@ impl<S> Stream<S> {
     /// The system said that this connection is over.
     fn fail<N: Net<Stream = S>>(&mut self, id: Id, error: &io::Error, common: &mut Common<N>) {
         log::debug!("{} {id}: {error}", common.name_of(self.service));
+        if !self.is_dead() {
+            self.machine.failed(error);
+        }
         self.die(id, self.reason_or(Close::Error), common);
     }
 
@@ -556,15 +633,7 @@ impl<S> Stream<S> {
     fn die<N: Net<Stream = S>>(&mut self, id: Id, close: Close, common: &mut Common<N>) {
         if !self.is_dead() {
             self.phase = Phase::Dead(close);
-            let metrics = &mut common.metrics;
-            *match self.admission {
-                Admission::Served => &mut metrics.open,
-                Admission::Spare => &mut metrics.spare_open,
-                Admission::Refused => &mut metrics.refused_open,
-            } -= 1;
-            if self.admission != Admission::Refused {
-                metrics.left(self.service);
-            }
+            common.metrics_leave(self.admission, self.service);
             common.doomed.push(id);
         }
     }
@@ -611,7 +680,7 @@ impl<S> Stream<S> {
             common.rooms.wait(seat, &common.limits);
         }
         Todo {
-            work: self.may_feed(common) || (may_read && self.head.ready.readable),
+            work: self.may_ask() || self.may_feed(common) || (may_read && self.head.ready.readable),
             flush: self.may_write() || self.may_follow(common),
             due: self.due(common).map(|(at, _)| at),
         }
@@ -631,9 +700,14 @@ impl<S> Stream<S> {
         self.update_choked(id, common);
         if self.phase == Phase::Open && !self.busy && !self.holds_input() {
             if self.ended && !self.must_wait(common) {
-                let rest = self.buffers.as_mut().map(|buffers| std::mem::take(&mut buffers.inbox)).unwrap_or_default();
-                self.tell(id, common, |machine, context| machine.ended(context, rest.as_slice()));
-                self.begin_close(id, Close::Bye, common);
+                if !std::mem::replace(&mut self.end_told, true) {
+                    let rest =
+                        self.buffers.as_mut().map(|buffers| std::mem::take(&mut buffers.inbox)).unwrap_or_default();
+                    self.tell(id, common, |machine, context| machine.ended(context, rest.as_slice()));
+                }
+                if !self.busy {
+                    self.begin_close(id, Close::Bye, common);
+                }
                 self.write(id, common);
             } else if self.is_stopped(common) && !self.follows(common) {
                 // Whoever can be written to has had what was said in its room.
@@ -641,14 +715,18 @@ impl<S> Stream<S> {
                 self.write(id, common);
             }
         }
+        if self.phase == Phase::Open && self.ending && self.owed() == 0 {
+            self.say_end(id, common);
+        }
+        if self.phase == Phase::Dialing && self.is_stopped(common) {
+            self.die(id, Close::Shutdown, common);
+        }
         if let Phase::Closing(close) = self.phase
             && self.owed() == 0
         {
             if self.ended {
                 self.die(id, close, common);
-            } else if let Err(error) = common.net.half_close(&mut self.socket) {
-                self.fail(id, &error, common);
-            } else {
+            } else if self.say_end(id, common) {
                 self.phase = Phase::Lingering(close);
                 self.heard = common.now;
                 self.deadline = Some(common.now + common.limits.linger);
@@ -659,6 +737,17 @@ impl<S> Stream<S> {
         {
             self.die(id, close, common);
         }
+    }
+
+    /// Says our end, once. Returns whether it is said.
+    fn say_end<N: Net<Stream = S>>(&mut self, id: Id, common: &mut Common<N>) -> bool {
+        if !std::mem::replace(&mut self.end_said, true)
+            && let Err(error) = common.net.half_close(&mut self.socket)
+        {
+            self.fail(id, &error, common);
+            return false;
+        }
+        true
     }
 
     /// Remembers the marks: above the high one it is choked until below the low one.
@@ -675,7 +764,7 @@ impl<S> Stream<S> {
     /// REAP: the end. The machine is told, the log may have it.
     pub(crate) fn bury<N: Net<Stream = S>>(mut self, id: Id, common: &mut Common<N>) {
         let Phase::Dead(close) = self.phase else { unreachable!("only the dead are buried") };
-        self.machine.closed(close);
+        common.closed(self.machine, close);
         common.metrics.closes[close as usize] += 1;
         if let Some(buffers) = self.buffers.take() {
             common.pool.give_back(buffers, &common.limits);

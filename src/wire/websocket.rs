@@ -127,9 +127,26 @@ impl Header {
 
 /// Adds a whole frame, unmasked, as a server sends it.
 pub fn push_frame(opcode: Opcode, payload: &[u8], out: &mut Queue) {
+    let (header, used) = header_for(opcode, payload.len() as u64);
+    out.push(&header[..used]);
+    out.push(payload);
+}
+
+/// The same masked, as a client sends it, and must.
+pub fn push_masked(opcode: Opcode, payload: &[u8], key: [u8; 4], out: &mut Queue) {
+    let (mut header, used) = header_for(opcode, payload.len() as u64);
+    header[1] |= 0x80;
+    out.push(&header[..used]);
+    out.push(&key);
+    let from = out.len();
+    out.push(payload);
+    Mask(key).apply(&mut out.as_mut_slice()[from..]);
+}
+
+/// The header of a whole frame, not masked, and how long it is.
+fn header_for(opcode: Opcode, len: u64) -> ([u8; 10], usize) {
     let mut header = [0; 10];
     header[0] = 0x80 | opcode as u8;
-    let len = payload.len() as u64;
     let used = Header::len_for_u64(len);
     match used {
         2 => header[1] = len as u8,
@@ -142,8 +159,7 @@ pub fn push_frame(opcode: Opcode, payload: &[u8], out: &mut Queue) {
             header[2..10].copy_from_slice(&len.to_be_bytes());
         }
     }
-    out.push(&header[..used]);
-    out.push(payload);
+    (header, used)
 }
 
 /// What a client's payload is masked with: the next byte with the first of the four.
@@ -195,6 +211,21 @@ mod tests {
             for short in 0..used {
                 assert_eq!(Header::read(&out.as_slice()[..short]), Ok(None), "{short} of {used}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_pushed_masked_is_read_again() {
+        for len in [0, 1, 125, 126, 65_535, 65_536] {
+            let (mut out, payload) = (Queue::default(), vec![7; len]);
+            out.push(b"before");
+            push_masked(Opcode::Text, &payload, [1, 2, 3, 4], &mut out);
+            let frame = &mut out.as_mut_slice()[6..];
+            let (header, used) = Header::read(frame).unwrap().unwrap();
+            assert_eq!((header.opcode, header.len, header.mask), (Opcode::Text, len as u64, Some(Mask([1, 2, 3, 4]))));
+            assert!(len == 0 || frame[used..] != payload, "it is not sent as it is");
+            Mask([1, 2, 3, 4]).apply(&mut frame[used..]);
+            assert_eq!(frame[used..], payload);
         }
     }
 

@@ -22,6 +22,13 @@ pub(crate) fn oneloop(args: &[&str]) -> Command {
     command
 }
 
+/// The program with exactly these arguments: for its other commands.
+pub(crate) fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oneloop"));
+    command.args(args).env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
 /// Chat and web are on by default, each on a port of which there is only one: where a test does not ask for them, they are off.
 fn unasked_off<'a>(args: &[&str]) -> Vec<&'a str> {
     let mut off = Vec::new();
@@ -75,6 +82,24 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn spawn(command: &mut Command) -> Process {
         Process { child: command.spawn().expect("the program starts") }
+    }
+
+    /// With its standard output and error collected.
+    pub(crate) fn heard(command: &mut Command) -> (Process, Output, Output) {
+        let mut process = Process::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let stdout = Output::collect(process.child.stdout.take().expect("a pipe"));
+        let stderr = Output::collect(process.child.stderr.take().expect("a pipe"));
+        (process, stdout, stderr)
+    }
+
+    /// The writing end of its standard input.
+    pub(crate) fn take_stdin(&mut self) -> std::process::ChildStdin {
+        self.child.stdin.take().expect("a pipe")
+    }
+
+    /// The reading end of its standard output.
+    pub(crate) fn take_stdout(&mut self) -> std::process::ChildStdout {
+        self.child.stdout.take().expect("a pipe")
     }
 
     /// The reading end of its standard error, which nobody has read yet.
@@ -153,6 +178,11 @@ impl Process {
         // Fields 14 and 15 of proc(5) in hundredths of a second (USER_HZ); the state is field 3.
         let ticks: u64 = self.stat()[11..13].iter().map(|field| field.parse::<u64>().expect("a number")).sum();
         Duration::from_millis(10 * ticks)
+    }
+
+    /// One letter of proc(5): `S` when it sleeps.
+    pub(crate) fn state(&self) -> String {
+        self.stat().swap_remove(0)
     }
 
     /// Bytes of memory: now, and at most so far.
@@ -247,6 +277,14 @@ impl Output {
             let whole = text.split_inclusive('\n').filter(|line| line.contains(part) && line.ends_with('\n'));
             let lines: Vec<String> = whole.map(|line| line.trim_end().to_string()).collect();
             (lines.len() >= count).then_some(lines)
+        })
+    }
+
+    /// Waits until `part` has come, whether or not its line has ended. Returns all that has come.
+    pub(crate) fn until(&self, part: &str) -> String {
+        self.wait(&format!("{part:?}"), |said| {
+            let text = String::from_utf8_lossy(&said.bytes);
+            text.contains(part).then(|| text.into_owned())
         })
     }
 
@@ -367,9 +405,7 @@ pub(crate) struct Ran {
 
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command) -> Ran {
-    let mut process = Process::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
-    let stdout = Output::collect(process.child.stdout.take().expect("a pipe"));
-    let stderr = Output::collect(process.child.stderr.take().expect("a pipe"));
+    let (mut process, stdout, stderr) = Process::heard(command);
     let code = process.wait().code();
     Ran { code, stdout: stdout.all(), stderr: stderr.all() }
 }

@@ -30,6 +30,20 @@ struct World {
     listener_key: usize,
     backlog: VecDeque<usize>,
     peers: Vec<Peer>,
+    /// What comes of it when the loop dials, and the moments at which it did.
+    answer: Answer,
+    dials: Vec<(Duration, Answer)>,
+    random: u64,
+}
+
+/// What comes of dialing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Answer {
+    #[default]
+    Accepts,
+    Refuses,
+    /// Nothing, ever.
+    Hangs,
 }
 
 /// The other end of a connection.
@@ -44,6 +58,8 @@ struct Peer {
     full: bool,
     half_closed: bool,
     dropped: bool,
+    /// What came of it, if the loop dialed.
+    answer: Answer,
 }
 
 impl World {
@@ -100,7 +116,9 @@ impl Net for FakeNet {
         match source {
             Source::Stream(socket) => {
                 world.peers[socket.index].key = Some(key);
-                world.edge(socket.index, true, true);
+                if world.peers[socket.index].answer != Answer::Hangs {
+                    world.edge(socket.index, true, true);
+                }
             }
             Source::Listener(()) => world.listener_key = key,
             Source::Datagram(()) | Source::Signals(()) => (),
@@ -120,6 +138,22 @@ impl Net for FakeNet {
     fn accept(&mut self, (): &mut ()) -> Result<(Socket, SocketAddr), AcceptError> {
         let index = self.0.borrow_mut().backlog.pop_front().ok_or(AcceptError::Empty)?;
         Ok((Socket { world: self.0.clone(), index }, SocketAddr::from(([192, 0, 2, 1], 40000))))
+    }
+
+    fn dial(&mut self, _: SocketAddr) -> io::Result<Socket> {
+        let mut world = self.0.borrow_mut();
+        let (now, answer, index) = (world.now, world.answer, world.peers.len());
+        world.dials.push((now, answer));
+        world.peers.push(Peer { room: usize::MAX, answer, ..Peer::default() });
+        Ok(Socket { world: self.0.clone(), index })
+    }
+
+    fn connected(&mut self, socket: &mut Socket) -> io::Result<Option<SocketAddr>> {
+        match self.0.borrow().peers[socket.index].answer {
+            Answer::Accepts => Ok(Some(SocketAddr::from(([192, 0, 2, 1], 9001)))),
+            Answer::Refuses => Err(ErrorKind::ConnectionRefused.into()),
+            Answer::Hangs => Ok(None),
+        }
     }
 
     fn read(&mut self, socket: &mut Socket, buffer: &mut [u8], _: bool) -> io::Result<Read> {
@@ -165,6 +199,15 @@ impl Net for FakeNet {
     fn take_signals(&mut self, (): &mut ()) -> usize {
         0
     }
+
+    fn random(&mut self) -> u64 {
+        let mut world = self.0.borrow_mut();
+        // SplitMix64.
+        world.random = world.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (world.random ^ (world.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
 }
 
 /// A server on the fake network, and the hands that move it.
@@ -175,10 +218,34 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new<M: Protocol + Default + 'static>(limits: Limits) -> Bench {
+        Bench::with(limits, || Box::new(M::default()))
+    }
+
+    pub(crate) fn with(limits: Limits, machine: impl Fn() -> Box<dyn Protocol> + 'static) -> Bench {
         let world = Rc::new(RefCell::new(World { batch: 1024, ..World::default() }));
         let mut reactor = Reactor::new(FakeNet(world.clone()), limits);
-        reactor.listen("service", (), || Box::new(M::default())).expect("the fake watches anything");
+        reactor.listen("service", (), machine).expect("the fake watches anything");
         Bench { world, reactor }
+    }
+
+    /// What randomness follows from, from here on.
+    pub(crate) fn seed(&mut self, seed: u64) {
+        self.world.borrow_mut().random = seed;
+    }
+
+    /// What comes of it from here on when the loop dials.
+    pub(crate) fn set_answer(&mut self, answer: Answer) {
+        self.world.borrow_mut().answer = answer;
+    }
+
+    /// When the loop has dialed since this was last asked, and what came of it.
+    pub(crate) fn dials(&mut self) -> Vec<(Duration, Answer)> {
+        std::mem::take(&mut self.world.borrow_mut().dials)
+    }
+
+    /// The number of the connection that was begun last, by whichever side.
+    pub(crate) fn last(&self) -> usize {
+        self.world.borrow().peers.len() - 1
     }
 
     /// Events handed to the loop at once; as many as that are a full batch.
@@ -219,6 +286,16 @@ impl Bench {
     /// Times that the loop was woken by a deadline and nothing else.
     pub(crate) fn deadline_wakes(&self) -> usize {
         self.world.borrow().deadline_wakes
+    }
+
+    /// A connection that is there from the beginning, with this machine.
+    pub(crate) fn adopt(&mut self, machine: impl Protocol + 'static) -> usize {
+        let index = self.world.borrow().peers.len();
+        self.world.borrow_mut().peers.push(Peer { room: usize::MAX, ..Peer::default() });
+        let socket = Socket { world: self.world.clone(), index };
+        self.reactor.adopt("adopted", socket, Box::new(machine)).expect("the fake watches anything");
+        self.run();
+        index
     }
 
     /// A new connection, accepted now. Its send buffer takes everything until it is limited.
@@ -276,13 +353,22 @@ impl Bench {
 
     /// What has come to the peer since this was last asked.
     pub(crate) fn take(&mut self, peer: usize) -> String {
-        let output = std::mem::take(&mut self.world.borrow_mut().peers[peer].output);
-        String::from_utf8(output).expect("UTF-8")
+        String::from_utf8(self.take_bytes(peer)).expect("UTF-8")
+    }
+
+    /// The same, as bytes.
+    pub(crate) fn take_bytes(&mut self, peer: usize) -> Vec<u8> {
+        std::mem::take(&mut self.world.borrow_mut().peers[peer].output)
     }
 
     /// What the peer has sent and the loop has not read.
     pub(crate) fn unread(&self, peer: usize) -> usize {
         self.world.borrow().peers[peer].input.len()
+    }
+
+    /// Whether the peer has been told the end.
+    pub(crate) fn is_half_closed(&self, peer: usize) -> bool {
+        self.world.borrow().peers[peer].half_closed
     }
 
     /// Whether the peer has been told the end, or the connection is gone altogether.

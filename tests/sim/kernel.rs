@@ -677,6 +677,14 @@ impl Net for Fake {
         Ok((Handle { node, world: self.0.clone() }, peer))
     }
 
+    fn dial(&mut self, to: SocketAddr) -> io::Result<Handle> {
+        panic!("nobody dials here, but somebody has: {to}")
+    }
+
+    fn connected(&mut self, _: &mut Handle) -> io::Result<Option<SocketAddr>> {
+        panic!("nobody dials here")
+    }
+
     fn read(&mut self, stream: &mut Handle, buffer: &mut [u8], read_on: bool) -> io::Result<Read> {
         self.0.borrow_mut().read(stream.node, buffer, read_on)
     }
@@ -699,6 +707,10 @@ impl Net for Fake {
 
     fn take_signals(&mut self, signals: &mut Handle) -> usize {
         self.0.borrow_mut().take_signals(signals.node)
+    }
+
+    fn random(&mut self) -> u64 {
+        self.0.borrow_mut().random.next()
     }
 }
 

@@ -674,6 +674,8 @@ pub(crate) const CLOSED: [&str; Close::ALL.len()] = [
     "closed: head too long",
     "closed: connections full",
     "closed: memory full",
+    "closed: no progress",
+    "closed: refused",
     "closed: protocol",
     "closed: shutdown",
     "closed: error",

@@ -240,7 +240,8 @@ impl Socket {
             Close::TooLong | Close::MessageTooLong | Close::HeadTooLong => 1009,
             Close::Full | Close::MemoryFull => 1013, // "try again later", in the registry of RFC 6455
             Close::Error => 1011,
-            Close::Idle | Close::RequestLate | Close::Heartbeat | Close::Stalled | Close::Slow => 1008,
+            Close::Idle | Close::RequestLate | Close::NoProgress | Close::Heartbeat | Close::Stalled => 1008,
+            Close::Slow | Close::Refused => 1008,
         };
         let limits = context.limits;
         self.say_close(context, code, format_args!("{close}: {}", close.sentence(limits)));

@@ -1,0 +1,594 @@
+//! What the connections of file transfer share: the directory, what is in it, who writes and reads, and the hashes that are
+//! known. Touches the directory through [`Disk`] only.
+
+use crate::disk::{Access, Disk, Facts, File, Listing, write_all};
+use crate::limits::Limits;
+use crate::time::Moment;
+use crate::wire::files::{Digest, name as checked_name, part_name, part_of};
+use sha2::{Digest as _, Sha256};
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What whoever runs the server decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Permissions {
+    /// Clients may take files away.
+    pub may_delete: bool,
+    /// A file is on the disk before it is said to be stored.
+    pub sync: bool,
+}
+
+/// Why something asked for is not done: `ERROR word: sentence`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) word: &'static str,
+    pub(super) sentence: String,
+}
+
+pub(super) fn refused(word: &'static str, sentence: impl Into<String>) -> Refused {
+    Refused { word, sentence: sentence.into() }
+}
+
+fn disk(error: io::Error) -> Refused {
+    refused("disk", error.to_string())
+}
+
+/// The directory and what is known of it.
+pub struct Store {
+    disk: Box<dyn Disk>,
+    permissions: Permissions,
+    /// Finished files when last counted, and what has changed since by us.
+    count: usize,
+    bytes: u64,
+    /// When that was; others may have changed the directory since.
+    counted: Moment,
+    /// Unfinished files that may be gone on with, and scraps that could not be removed.
+    parts: Vec<Part>,
+    /// `uploads.len() <= Limits::files_uploads`, no name twice.
+    uploads: Vec<Claim>,
+    /// Who reads a file or the directory: `readers <= Limits::files_readers`.
+    readers: usize,
+    /// The latest at the back.
+    hashes: VecDeque<(Version, Digest)>,
+    /// For whatever is read; left as it happens to be.
+    scratch: Vec<u8>,
+}
+
+/// What must not have changed for a hash to hold: inode, size, time.
+type Version = (u64, u64, i128);
+
+fn version(facts: &Facts) -> Version {
+    (facts.inode, facts.size, facts.modified_nanos)
+}
+
+struct Part {
+    file: String,
+    bytes: u64,
+    expires: Moment,
+}
+
+/// A name that is being uploaded, and the room it may fill.
+struct Claim {
+    name: String,
+    part: String,
+    bytes: u64,
+    /// Shared with the upload: it has been taken over, and may touch nothing any more.
+    is_lost: Rc<Cell<bool>>,
+}
+
+/// One file on its way in.
+pub(super) struct Upload {
+    pub(super) name: String,
+    pub(super) size: u64,
+    digest: Option<Digest>,
+    part: String,
+    file: Box<dyn File>,
+    /// Bytes hashed so far; from `there` on they are also the bytes written.
+    pub(super) at: u64,
+    /// Bytes that were there before: `at <= size`, `there <= size`.
+    there: u64,
+    hasher: Sha256,
+    /// The whole file is there already, under its name.
+    is_stored: bool,
+    /// When its part goes, if it stays one.
+    expires: Moment,
+    /// It was whole in an earlier turn.
+    pub(super) has_waited: bool,
+    is_lost: Rc<Cell<bool>>,
+}
+
+impl Upload {
+    /// What was there before is still being looked at.
+    pub(super) fn is_catching_up(&self) -> bool {
+        self.at < self.there
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        !self.is_catching_up() && self.at == self.size
+    }
+
+    fn check_ours(&self) -> Result<(), Refused> {
+        let lost = || refused("busy", format!("{} goes on with another connection", self.name));
+        if self.is_lost.get() { Err(lost()) } else { Ok(()) }
+    }
+
+    /// Takes bytes from the front of `bytes`, and returns how many.
+    pub(super) fn take(&mut self, bytes: &[u8], now: Moment, limits: &Limits) -> Result<usize, Refused> {
+        self.check_ours()?;
+        let left = usize::try_from(self.size - self.at).unwrap_or(usize::MAX);
+        let bytes = &bytes[..bytes.len().min(left)];
+        write_all(self.file.as_mut(), self.at, bytes).map_err(disk)?;
+        self.hasher.update(bytes);
+        self.at += bytes.len() as u64;
+        self.expires = now + limits.files_part_ttl;
+        Ok(bytes.len())
+    }
+}
+
+/// One file on its way out.
+pub(super) struct Download {
+    pub(super) name: String,
+    pub(super) size: u64,
+    facts: Facts,
+    file: Box<dyn File>,
+    /// Bytes hashed, and once the hash is known, bytes read to be sent.
+    pub(super) at: u64,
+    pub(super) offset: u64,
+    hasher: Option<Sha256>,
+}
+
+impl Download {
+    /// The hash is not known yet.
+    pub(super) fn is_being_hashed(&self) -> bool {
+        self.hasher.is_some()
+    }
+}
+
+impl Store {
+    /// Takes a directory over: counts what is there, and removes what was left unfinished and cannot be gone on with.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn open(disk: Box<dyn Disk>, permissions: Permissions, limits: &Limits) -> io::Result<Store> {
+        let mut store = Store {
+            disk,
+            permissions,
+            count: 0,
+            bytes: 0,
+            counted: Moment::START,
+            parts: Vec::new(),
+            uploads: Vec::new(),
+            readers: 0,
+            hashes: VecDeque::new(),
+            scratch: Vec::new(),
+        };
+        store.count(Moment::START, limits, usize::MAX)?;
+        Ok(store)
+    }
+
+    /// Goes through the directory, but no further than the first `most` files: then it is full, whatever else is there.
+    fn count(&mut self, now: Moment, limits: &Limits, most: usize) -> io::Result<()> {
+        let (mut count, mut bytes, mut parts) = (0, 0, Vec::new());
+        for entry in self.disk.list()? {
+            let (file, facts) = entry?;
+            if let Some((_, resumable)) = part_of(&file) {
+                let expires = now + limits.files_part_ttl.saturating_sub(facts.age);
+                let part = Part { file, bytes: facts.size, expires };
+                if self.uploads.iter().any(|upload| upload.part == part.file) {
+                    continue;
+                }
+                let may_stay = facts.is_plain && resumable.is_some() && part.expires > now;
+                if may_stay || self.disk.remove(&part.file).is_err() {
+                    parts.push(part);
+                }
+            } else if facts.is_plain && checked_name(file.as_bytes()).is_some() {
+                (count, bytes) = (count + 1, bytes + facts.size);
+                if count >= most {
+                    (self.count, self.counted) = (count, now);
+                    return Ok(());
+                }
+            }
+        }
+        (self.count, self.bytes, self.counted, self.parts) = (count, bytes, now, parts);
+        self.drop_oldest(limits);
+        Ok(())
+    }
+
+    /// Removes parts whose time is over. Called whenever somebody looks or needs room: nothing wakes for it.
+    fn expire(&mut self, now: Moment, limits: &Limits) {
+        let disk = &mut self.disk;
+        self.parts.retain(|part| part.expires > now || disk.remove(&part.file).is_err_and(|error| !is_gone(&error)));
+        self.drop_oldest(limits);
+    }
+
+    /// Bytes of files, parts, and what uploads may still write.
+    fn used(&self) -> u64 {
+        let parts: u64 = self.parts.iter().map(|part| part.bytes).sum();
+        let uploads: u64 = self.uploads.iter().map(|upload| upload.bytes).sum();
+        self.bytes.saturating_add(parts).saturating_add(uploads)
+    }
+
+    /// Whether there is room for a file of `size`.
+    fn check_room(&mut self, size: u64, now: Moment, limits: &Limits) -> Result<(), Refused> {
+        let is_full = |store: &Store| {
+            if store.count + store.uploads.len() >= limits.files_count {
+                return Some(format!("{} files are there already", limits.files_count));
+            }
+            let left = limits.files_quota_bytes.saturating_sub(store.used());
+            (size > left).then(|| format!("{left} of {} bytes are left", limits.files_quota_bytes))
+        };
+        if is_full(self).is_some() && now - self.counted >= limits.files_recount {
+            self.count(now, limits, limits.files_count).map_err(disk)?; // others may have made room
+        }
+        is_full(self).map_or(Ok(()), |sentence| Err(refused("quota", sentence)))
+    }
+
+    /// Begins to take a file in.
+    pub(super) fn put(
+        &mut self,
+        name: &str,
+        size: u64,
+        digest: Option<Digest>,
+        now: Moment,
+        limits: &Limits,
+    ) -> Result<Upload, Refused> {
+        self.expire(now, limits);
+        if size > limits.files_max_bytes {
+            return Err(refused("size", format!("larger than {} bytes", limits.files_max_bytes)));
+        }
+        let part = part_name(name, size, digest);
+        if let Some(at) = self.uploads.iter().position(|upload| upload.name == name) {
+            if digest.is_none() || self.uploads[at].part != part {
+                return Err(refused("busy", format!("{name} is being uploaded by somebody else")));
+            }
+            // The very same file: most likely by somebody whose connection has broken without our being told.
+            let Claim { part: file, bytes, is_lost, .. } = self.uploads.swap_remove(at);
+            is_lost.set(true);
+            self.parts.push(Part { file, bytes, expires: now + limits.files_part_ttl });
+        }
+        if self.uploads.len() >= limits.files_uploads {
+            return Err(refused("busy", format!("{} uploads at a time", limits.files_uploads)));
+        }
+        let name = name.to_string();
+        let (hasher, expires, has_waited) = (Sha256::new(), now + limits.files_part_ttl, false);
+        let is_lost = Rc::<Cell<bool>>::default();
+        let upload = match self.disk.facts(&name).map_err(disk)? {
+            Some(facts) => {
+                self.may_be_same(&name, &facts, size, digest)?;
+                let file = self.disk.open(&name, Access::Read).map_err(disk)?;
+                let known = self.known(&facts);
+                let at = if known.is_some() { size } else { 0 };
+                let there = size;
+                let mut upload = Upload {
+                    name,
+                    size,
+                    digest,
+                    part,
+                    file,
+                    at,
+                    there,
+                    hasher,
+                    is_stored: true,
+                    expires,
+                    has_waited,
+                    is_lost,
+                };
+                if size == 0 {
+                    self.catch_up(&mut upload, limits)?; // there is nothing that would take turns
+                }
+                upload
+            }
+            None => {
+                // What it has already counts as its own from here on, unless nothing comes of it.
+                let known = self.parts.iter().position(|known| known.file == part).map(|at| self.parts.remove(at));
+                let opened = match self.check_room(size, now, limits) {
+                    Ok(()) => self.open_part(&part, size, digest.is_some()).map_err(disk),
+                    Err(refused) => Err(refused),
+                };
+                let (file, there) = opened.inspect_err(|_| self.parts.extend(known))?;
+                Upload {
+                    name,
+                    size,
+                    digest,
+                    part,
+                    file,
+                    at: 0,
+                    there,
+                    hasher,
+                    is_stored: false,
+                    expires,
+                    has_waited,
+                    is_lost,
+                }
+            }
+        };
+        let bytes = if upload.is_stored { 0 } else { size };
+        let (name, part, is_lost) = (upload.name.clone(), upload.part.clone(), upload.is_lost.clone());
+        self.uploads.push(Claim { name, part, bytes, is_lost });
+        Ok(upload)
+    }
+
+    /// A name that is taken can be uploaded again only as what it is.
+    fn may_be_same(&mut self, name: &str, facts: &Facts, size: u64, digest: Option<Digest>) -> Result<(), Refused> {
+        if !facts.is_plain {
+            return Err(not_plain(name));
+        }
+        let is_other = |digest| self.known(facts).is_some_and(|known| known != digest);
+        match digest {
+            Some(digest) if facts.size == size && !is_other(digest) => Ok(()),
+            _ => Err(exists(name)),
+        }
+    }
+
+    /// Opens what there is of a part, or a new one. Returns how much there is.
+    fn open_part(&mut self, part: &str, size: u64, may_resume: bool) -> io::Result<(Box<dyn File>, u64)> {
+        if may_resume && let Ok(mut file) = self.disk.open(part, Access::Extend) {
+            let there = file.facts()?.size;
+            if there <= size {
+                return Ok((file, there));
+            }
+        }
+        match self.disk.open(part, Access::Create) {
+            // Nobody else writes parts: it is what could not be removed, or no part at all.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                self.disk.remove(part)?;
+                self.disk.open(part, Access::Create).map(|file| (file, 0))
+            }
+            result => result.map(|file| (file, 0)),
+        }
+    }
+
+    /// Hashes more of what was there before, at most a turn's share. Fails when that is not what it was said to be.
+    pub(super) fn catch_up(&mut self, upload: &mut Upload, limits: &Limits) -> Result<(), Refused> {
+        upload.check_ours()?;
+        let (file, hasher) = (upload.file.as_mut(), &mut upload.hasher);
+        upload.at = hash_some(file, hasher, upload.at, upload.there, &mut self.scratch, limits).map_err(disk)?;
+        if upload.is_stored && !upload.is_catching_up() {
+            let facts = upload.file.facts().map_err(disk)?;
+            let digest = Digest(upload.hasher.clone().finalize().into());
+            self.remember(&facts, digest, limits);
+            if upload.digest != Some(digest) {
+                return Err(exists(&upload.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a whole upload and gives it its name; returns its hash. The upload is over, however this ends.
+    pub(super) fn finish(&mut self, mut upload: Upload, limits: &Limits) -> Result<Digest, Refused> {
+        upload.check_ours()?;
+        if upload.is_stored {
+            self.uploads.retain(|claim| claim.name != upload.name);
+            return upload.digest.ok_or_else(|| exists(&upload.name));
+        }
+        let digest = Digest(upload.hasher.clone().finalize().into());
+        let done = match upload.digest {
+            Some(wanted) if wanted != digest => {
+                Err(refused("hash", format!("what came has {digest}; it was thrown away")))
+            }
+            _ => self.publish(&mut upload),
+        };
+        match done {
+            Ok(facts) => {
+                self.uploads.retain(|claim| claim.name != upload.name);
+                (self.count, self.bytes) = (self.count + 1, self.bytes + upload.size);
+                if let Some(facts) = facts {
+                    self.keep_hash(&facts, digest, limits);
+                }
+                Ok(digest)
+            }
+            Err(refused) => {
+                self.discard(upload);
+                Err(refused)
+            }
+        }
+    }
+
+    fn publish(&mut self, upload: &mut Upload) -> Result<Option<Facts>, Refused> {
+        if self.permissions.sync {
+            upload.file.sync().map_err(disk)?;
+        }
+        self.disk.rename(&upload.part, &upload.name, false).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => exists(&upload.name),
+            _ => disk(error),
+        })?;
+        if self.permissions.sync {
+            // The file is there and whole whatever this says; whether it survives a power cut is what is in doubt.
+            self.disk.sync().map_err(|error| refused("disk", format!("stored, but not synced: {error}")))?;
+        }
+        Ok(upload.file.facts().ok())
+    }
+
+    /// An upload that ended early: what came of it stays, if it says of what it is a part.
+    pub(super) fn interrupt(&mut self, upload: Upload) {
+        if upload.is_lost.get() {
+            return;
+        }
+        if upload.is_stored || upload.digest.is_none() {
+            return self.discard(upload);
+        }
+        self.uploads.retain(|claim| claim.name != upload.name);
+        self.parts.push(Part { file: upload.part, bytes: upload.at.max(upload.there), expires: upload.expires });
+    }
+
+    /// An upload that came to nothing: its part goes.
+    pub(super) fn discard(&mut self, upload: Upload) {
+        if upload.is_lost.get() {
+            return;
+        }
+        self.uploads.retain(|claim| claim.name != upload.name);
+        if !upload.is_stored && self.disk.remove(&upload.part).is_err_and(|error| !is_gone(&error)) {
+            self.parts.push(Part { file: upload.part, bytes: upload.at.max(upload.there), expires: upload.expires });
+        }
+    }
+
+    fn drop_oldest(&mut self, limits: &Limits) {
+        while self.parts.len() > limits.files_parts {
+            let oldest = self.parts.iter().enumerate().min_by_key(|(_, part)| part.expires);
+            let Some((oldest, _)) = oldest else { return };
+            let part = self.parts.swap_remove(oldest);
+            let _ = self.disk.remove(&part.file); // if it stays, the next count finds it
+        }
+    }
+
+    /// Begins to send a file from `offset` on.
+    pub(super) fn get(&mut self, name: &str, offset: u64, limits: &Limits) -> Result<Download, Refused> {
+        self.check_readers(limits)?;
+        self.plain(name)?;
+        let mut file = self.disk.open(name, Access::Read).map_err(disk)?;
+        let facts = file.facts().map_err(disk)?;
+        let size = facts.size;
+        if offset > size {
+            return Err(refused("offset", format!("{name} has {size} bytes")));
+        }
+        self.readers += 1;
+        Ok(Download { name: name.to_string(), size, facts, file, at: 0, offset, hasher: Some(Sha256::new()) })
+    }
+
+    /// Hashes more of a file, at most a turn's share. Returns the hash once it is known: then its bytes can be read.
+    pub(super) fn hash(&mut self, download: &mut Download, limits: &Limits) -> Result<Option<Digest>, Refused> {
+        let Some(hasher) = &mut download.hasher else { return Ok(None) };
+        let digest = match known(&self.hashes, &download.facts) {
+            Some(digest) => digest,
+            None => {
+                let (file, scratch) = (download.file.as_mut(), &mut self.scratch);
+                download.at = hash_some(file, hasher, download.at, download.size, scratch, limits).map_err(disk)?;
+                if download.at < download.size {
+                    return Ok(None);
+                }
+                let facts = download.file.facts().map_err(disk)?;
+                if version(&facts) != version(&download.facts) {
+                    return Err(refused("busy", format!("{} is being changed", download.name)));
+                }
+                let digest = Digest(hasher.clone().finalize().into());
+                self.remember(&download.facts, digest, limits);
+                digest
+            }
+        };
+        (download.hasher, download.at) = (None, download.offset);
+        Ok(Some(digest))
+    }
+
+    /// The next bytes of a file whose hash is known, at most so many.
+    pub(super) fn read(&mut self, download: &mut Download, most: usize, limits: &Limits) -> io::Result<&[u8]> {
+        let left = usize::try_from(download.size - download.at).unwrap_or(usize::MAX);
+        self.scratch.resize(limits.files_budget_bytes, 0);
+        let most = most.min(left).min(self.scratch.len());
+        match download.file.read_at(download.at, &mut self.scratch[..most])? {
+            0 if most > 0 => Err(ErrorKind::UnexpectedEof.into()),
+            count => {
+                download.at += count as u64;
+                Ok(&self.scratch[..count])
+            }
+        }
+    }
+
+    /// Begins to list the directory.
+    pub(super) fn list(&mut self, now: Moment, limits: &Limits) -> Result<Box<dyn Listing>, Refused> {
+        self.expire(now, limits);
+        self.check_readers(limits)?;
+        let listing = self.disk.list().map_err(disk)?;
+        self.readers += 1;
+        Ok(listing)
+    }
+
+    /// A download or a listing is over.
+    pub(super) fn end_read(&mut self) {
+        self.readers -= 1;
+    }
+
+    pub(super) fn delete(&mut self, name: &str) -> Result<(), Refused> {
+        if !self.permissions.may_delete {
+            return Err(refused("denied", "the server runs without --files-delete"));
+        }
+        let facts = self.plain(name)?;
+        self.disk.remove(name).map_err(disk)?;
+        // Somebody else may have put it there since the count.
+        (self.count, self.bytes) = (self.count.saturating_sub(1), self.bytes.saturating_sub(facts.size));
+        Ok(())
+    }
+
+    fn check_readers(&self, limits: &Limits) -> Result<(), Refused> {
+        if self.readers < limits.files_readers {
+            return Ok(());
+        }
+        Err(refused("busy", format!("{} downloads at a time", limits.files_readers)))
+    }
+
+    fn plain(&mut self, name: &str) -> Result<Facts, Refused> {
+        match self.disk.facts(name).map_err(disk)? {
+            None => Err(refused("missing", format!("there is no {name}"))),
+            Some(facts) if !facts.is_plain => Err(not_plain(name)),
+            Some(facts) => Ok(facts),
+        }
+    }
+
+    fn known(&self, facts: &Facts) -> Option<Digest> {
+        known(&self.hashes, facts)
+    }
+
+    /// Remembers the hash of a file that others may write: not if it has changed within the last second, for another change
+    /// within the clock's step would not be seen.
+    fn remember(&mut self, facts: &Facts, digest: Digest, limits: &Limits) {
+        if facts.age >= Duration::from_secs(1) {
+            self.keep_hash(facts, digest, limits);
+        }
+    }
+
+    fn keep_hash(&mut self, facts: &Facts, digest: Digest, limits: &Limits) {
+        if self.known(facts).is_none() {
+            self.hashes.push_back((version(facts), digest));
+            let surplus = self.hashes.len().saturating_sub(limits.files_hashes);
+            self.hashes.drain(..surplus);
+        }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("count", &self.count).field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+fn known(hashes: &VecDeque<(Version, Digest)>, facts: &Facts) -> Option<Digest> {
+    hashes.iter().find(|(of, _)| *of == version(facts)).map(|(_, digest)| *digest)
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound
+}
+
+fn not_plain(name: &str) -> Refused {
+    refused("name", format!("{name} is there and is no plain file"))
+}
+
+fn exists(name: &str) -> Refused {
+    refused("exists", format!("{name} is there already with other content"))
+}
+
+/// Hashes from `at` to `end`, but no more than a turn's share; returns how far it came.
+pub(super) fn hash_some(
+    file: &mut dyn File,
+    hasher: &mut Sha256,
+    mut at: u64,
+    end: u64,
+    scratch: &mut Vec<u8>,
+    limits: &Limits,
+) -> io::Result<u64> {
+    scratch.resize(limits.files_budget_bytes, 0);
+    let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(scratch.len());
+    let mut left = most;
+    while left > 0 {
+        match file.read_at(at, &mut scratch[..left])? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            count => {
+                hasher.update(&scratch[..count]);
+                (at, left) = (at + count as u64, left - count);
+            }
+        }
+    }
+    Ok(at)
+}
