@@ -49,7 +49,7 @@
 //!
 //! | file | purpose |
 //! |---|---|
-//! | `time.rs` | `Moment`, the only point in time outside `net/mio.rs` |
+//! | `time.rs` | `Moment`, the only point in time outside `net/mio.rs` (but for the age of files) |
 //! | `limits.rs` | every bound, with its default, unit and reason |
 //! | `close.rs` | why a connection ends: one enum, one word each |
 //! | `buffer.rs` | a byte queue, the box of unfinished input and output, and its pool |
@@ -57,14 +57,14 @@
 //! | `timers.rs` | lazy deadline heap |
 //! | `metrics.rs` | plain counters; `metrics/report.rs`, their text for monitors |
 //! | `wire/` | codecs: `line.rs`, `websocket.rs`, `http.rs`, `files.rs`; `text.rs`, what may be shown to others; `origin.rs`, whose page it is |
-//! | `room.rs` | rooms and who is in them; `room/log.rs`, the shared log of one |
+//! | `room.rs` | rooms and who is in them; `room/log.rs`, the shared log of one; `room/name.rs` |
 //! | `disk.rs` | the seam to a directory, for file transfer; `disk/real.rs`, the file system, and the calendar for the age of files |
 //! | `protocol.rs` | the contract of the machines |
 //! | `protocol/` | the machines: `echo.rs`, `chat.rs`, `datagram.rs`, `web.rs` with `web/socket.rs` and the pages, `files.rs` with `files/store.rs`, what its connections share, and `files/courier.rs`, the other side; `text.rs` and `heartbeat.rs`, what they share; `client.rs` and `client/`, those of `connect` and `ping` |
 //! | `services.rs` | the registry: one line per service |
 //! | `net.rs` | the one seam to the world, as a trait |
-//! | `net/mio.rs` | the only file that names mio or the system's clock; with `net/mio/rare.rs`: the console, and datagrams as a stream |
-//! | `reactor.rs` | the loop; `reactor/stream.rs`, `slot.rs` and `notices.rs` are what it keeps in its slots and says in the log |
+//! | `net/mio.rs` | the only file that names mio or the system's monotonic clock; with `net/mio/rare.rs`: the console, and datagrams as a stream |
+//! | `reactor.rs` | the loop; in `reactor/`, `slot.rs` and `stream.rs` are what it keeps in its slots, `doors.rs` who comes in, `errands.rs` what machines ask of each other, `stop.rs` how it ends, `notices.rs` what it says in the log |
 //! | `config.rs` | the command line into one `Config`; `config/client.rs` and `config/files.rs`, those of the clients and of file transfer |
 //! | `logging.rs` | env_logger, on a standard error that never blocks |
 //! | `main.rs`, `commands/` | the program: parse, bind or connect, run |

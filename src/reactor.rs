@@ -13,8 +13,11 @@
 //!
 //! After whatever touched a slot, `settle` computes what follows: what to do next, and when to look again.
 
+mod doors;
+mod errands;
 mod notices;
 mod slot;
+mod stop;
 mod stream;
 
 use crate::buffer::{Pool, Queue};
@@ -22,26 +25,24 @@ use crate::close::Close;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, ServiceCount};
 use crate::net::{Event, Net};
-use crate::protocol::{Carrier, Effect, Protocol, Standing};
+use crate::protocol::{Effect, Protocol};
 use crate::room::Rooms;
 use crate::slots::{Id, Slots};
 use crate::time::Moment;
 use crate::timers::Timers;
-use log::Level;
-use notices::{Kind, Notices};
-use slot::{Agent, Datagram, Head, Listener, Signals, Slot};
+use errands::Errand;
+use notices::Notices;
+use slot::{Datagram, Head, Listener, Signals, Slot};
 use std::io::{self, ErrorKind};
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
-use stream::{Admission, Stream};
+use stop::Stop;
+use stream::Admission;
 
 /// Ten thousand idle connections are a megabyte: a slot and the machine behind it are all that each of them owns. (In a debug
 /// build mio keeps a check of its own in every socket.)
 const _: () =
     assert!(Slots::<Slot<crate::net::mio::MioNet>>::ENTRY_BYTES <= if cfg!(debug_assertions) { 104 } else { 96 });
-
-/// Where a connection comes from that comes from nowhere.
-const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
 /// What every slot's work may use while the slot itself is borrowed.
 struct Common<N> {
@@ -69,27 +70,6 @@ struct Common<N> {
 }
 
 impl<N> Common<N> {
-    fn standing(&self, is_spare: bool) -> Standing {
-        Standing { is_draining: self.stop >= Stop::Draining, is_spare: is_spare || self.stop >= Stop::Stopping }
-    }
-
-    /// As what the next connection is let in.
-    fn admission(&self, is_monitor: bool) -> Admission {
-        let (metrics, limits) = (&self.metrics, &self.limits);
-        if metrics.open < limits.max_connections {
-            Admission::Served
-        } else if is_monitor && metrics.spare_open < limits.max_spare {
-            Admission::Spare
-        } else {
-            Admission::Refused
-        }
-    }
-
-    /// Whether so many are being refused that one more has to wait for it: descriptors stay within what was reckoned with.
-    fn is_crowded(&self) -> bool {
-        self.metrics.refused_open >= self.limits.max_refused
-    }
-
     /// What the service is called whose number slots hold.
     fn name_of(&self, service: u8) -> &'static str {
         self.metrics.services[service as usize].name
@@ -102,23 +82,6 @@ impl<N> Common<N> {
 
     fn read_budget_bytes(&self) -> usize {
         if self.is_lean() { self.limits.lean_read_bytes } else { self.limits.read_budget_bytes }
-    }
-
-    /// Takes down what the machine of slot `id` asks of the loop or of another slot.
-    fn enqueue(&mut self, id: Id, service: u8, effect: Effect) {
-        self.errands.push(match effect {
-            Effect::Stop => return self.stop_asked = true,
-            Effect::Send { to, line } => Errand::Letter { to, from: id, line },
-            Effect::Wake(to) => Errand::Wake(to),
-            Effect::Dial { to, by, machine } => Errand::Dial { service, to, by, machine },
-            Effect::Close(_) | Effect::End => unreachable!("for the slot itself"),
-        });
-    }
-
-    /// The last that a machine is told.
-    fn closed(&mut self, mut machine: Box<dyn Protocol>, close: Close) {
-        machine.closed(close);
-        self.errands.extend(machine.heir().map(Errand::Wake));
     }
 
     fn metrics_leave(&mut self, admission: Admission, service: u8) {
@@ -145,16 +108,6 @@ impl<N> Common<N> {
     }
 }
 
-/// What a machine has asked for that is done once its own slot is settled.
-enum Errand {
-    /// A line for another connection, or a word for this one if that has no room.
-    Letter { to: Id, from: Id, line: String },
-    /// Another machine is to look.
-    Wake(Id),
-    /// A connection is to begin, in the name of the service that wants it.
-    Dial { service: u8, to: SocketAddr, by: Carrier, machine: Box<dyn Protocol> },
-}
-
 /// What is to be done with a slot, as its state says.
 #[derive(Clone, Copy, Debug, Default)]
 struct Todo {
@@ -164,20 +117,6 @@ struct Todo {
     flush: bool,
     /// When to look again whatever happens.
     due: Option<Moment>,
-}
-
-/// How far a stop has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Stop {
-    /// Nobody has asked for one.
-    #[default]
-    None,
-    /// Everything goes on for the drain delay; whoever asks how the server is learns of it.
-    Draining,
-    /// Nothing is accepted or read any more but for those who ask how the server is.
-    Stopping,
-    /// The others have gone: not for those either.
-    Ending,
 }
 
 /// How the loop ended.
@@ -320,45 +259,6 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// Begins a connection to `to`, with a machine of its own: see [`Context::dial`](crate::protocol::Context::dial).
-    ///
-    /// # Errors
-    /// The system will not even begin it; the machine is dropped untold.
-    pub fn dial(&mut self, name: &'static str, to: SocketAddr, machine: Box<dyn Protocol>) -> io::Result<Id> {
-        let service = self.service(name);
-        self.begin(service, to, Carrier::Tcp, machine).map_err(|(error, _)| error)
-    }
-
-    /// Serves a connection that is there already, from nowhere: the machine is told the unspecified address.
-    ///
-    /// # Errors
-    /// The kernel will not watch it.
-    pub fn adopt(&mut self, name: &'static str, socket: N::Stream, machine: Box<dyn Protocol>) -> io::Result<Id> {
-        let service = self.service(name);
-        let mut stream = Stream::new(socket, service, Admission::Adopted, machine, NOWHERE, &self.common);
-        // What cannot be watched is always readable; of everything else the first read says it.
-        stream.head.ready.readable = true;
-        let id = self.insert(Slot::Stream(stream)).map_err(|(error, _)| error)?;
-        if let Some(Slot::Stream(stream)) = self.slots.get_mut(id) {
-            stream.open(id, NOWHERE, &mut self.common);
-        }
-        self.settle(id);
-        Ok(id)
-    }
-
-    /// Adds a machine without a connection: it is told [`Protocol::opened`] with the unspecified address, has a deadline, can be
-    /// woken, and dials.
-    pub fn add(&mut self, name: &'static str, machine: Box<dyn Protocol>) -> Id {
-        let service = self.service(name);
-        let agent = Agent { head: Head::default(), service, machine, deadline: None };
-        let id = self.slots.insert(Slot::Agent(Box::new(agent)));
-        if let Some(Slot::Agent(agent)) = self.slots.get_mut(id) {
-            agent.tell(id, &mut self.common, |machine, context| machine.opened(context, NOWHERE));
-        }
-        self.settle(id);
-        id
-    }
-
     /// Stops when `signals` says so: the first one cleanly, the second at once.
     ///
     /// # Errors
@@ -483,79 +383,6 @@ impl<N: Net> Reactor<N> {
             self.accept(id, self.common.limits.accept_budget, false);
             self.settle(id);
         }
-    }
-
-    /// Does what machines have asked for, in the order in which they did.
-    fn deliver(&mut self) {
-        let mut errands = std::mem::take(&mut self.common.errands);
-        for errand in errands.drain(..) {
-            match errand {
-                Errand::Letter { to, from, line } => self.hand_over(to, from, &line),
-                Errand::Wake(id) => self.wake(id),
-                Errand::Dial { service, to, by, machine } => self.dial_for(service, to, by, machine),
-            }
-        }
-        errands.append(&mut self.common.errands); // what this has made machines ask for: next time
-        self.common.errands = errands;
-    }
-
-    fn hand_over(&mut self, to: Id, from: Id, line: &str) {
-        let delivered = match self.slots.get_mut(to) {
-            Some(Slot::Stream(stream)) => stream.give(line, &mut self.common),
-            _ => false,
-        };
-        if delivered {
-            self.settle(to);
-        } else if let Some(Slot::Stream(stream)) = self.slots.get_mut(from) {
-            self.common.metrics.private_undelivered += 1;
-            stream.give("ERROR busy: your message was not delivered, too much waits there", &mut self.common);
-            self.settle(from);
-        }
-    }
-
-    fn wake(&mut self, id: Id) {
-        match self.slots.get_mut(id) {
-            Some(Slot::Stream(stream)) => stream.wake(id, &mut self.common),
-            Some(Slot::Agent(agent)) => agent.tell(id, &mut self.common, |machine, context| machine.woken(context)),
-            _ => return,
-        }
-        self.settle(id);
-    }
-
-    /// Begins a connection for a machine, whose own machine learns of a failure as of any other.
-    fn dial_for(&mut self, service: u8, to: SocketAddr, by: Carrier, machine: Box<dyn Protocol>) {
-        if self.common.stop >= Stop::Stopping {
-            self.common.closed(machine, Close::Shutdown);
-        } else if let Err((error, mut machine)) = self.begin(service, to, by, machine) {
-            log::debug!("{}: dialing {to}: {error}", self.common.name_of(service));
-            machine.failed(&error);
-            self.common.closed(machine, Close::Error);
-        }
-    }
-
-    fn begin(
-        &mut self,
-        service: u8,
-        to: SocketAddr,
-        by: Carrier,
-        machine: Box<dyn Protocol>,
-    ) -> Result<Id, (io::Error, Box<dyn Protocol>)> {
-        let begun = match by {
-            Carrier::Tcp => self.common.net.dial(to),
-            Carrier::Datagrams => self.common.net.dial_datagrams(to),
-        };
-        let socket = match begun {
-            Ok(socket) => socket,
-            Err(error) => return Err((error, machine)),
-        };
-        let stream = Stream::dialing(socket, service, machine, to, &self.common);
-        let id = self.insert(Slot::Stream(stream)).map_err(|(error, slot)| match slot {
-            Slot::Stream(stream) => (error, stream.into_machine()),
-            _ => unreachable!("a stream was to be inserted"),
-        })?;
-        log::debug!("{} {id} dials {to}", self.common.name_of(service));
-        self.settle(id);
-        Ok(id)
     }
 
     fn time(&mut self) {
@@ -687,64 +514,6 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Accepts at most `budget` connections. For the last time nobody has to wait.
-    fn accept(&mut self, id: Id, budget: usize, for_the_last_time: bool) {
-        for _ in 0..budget {
-            let Some(Slot::Listener(listener)) = self.slots.get_mut(id) else { return };
-            if !listener.may_accept() {
-                break;
-            }
-            let admission = self.common.admission(listener.is_monitor);
-            if admission == Admission::Refused && self.common.is_crowded() && !for_the_last_time {
-                listener.retry_at = Some(self.common.now + self.common.limits.accept_retry);
-            } else if let Some((socket, peer)) = listener.accept(&mut self.common) {
-                let (service, machine) = (listener.service, (listener.machine)());
-                self.admit(socket, peer, service, admission, machine);
-            }
-            let Some(Slot::Listener(listener)) = self.slots.get_mut(id) else { return };
-            if listener.retry_at.is_some() && !self.starved.contains(&id) {
-                self.starved.push(id); // once, however often it retries before a connection ends
-            }
-        }
-    }
-
-    /// Gives a new connection its slot, or the reason why there is none.
-    fn admit(
-        &mut self,
-        socket: N::Stream,
-        peer: SocketAddr,
-        service: u8,
-        admission: Admission,
-        machine: Box<dyn Protocol>,
-    ) {
-        let stream = Stream::new(socket, service, admission, machine, peer, &self.common);
-        let id = match self.insert(Slot::Stream(stream)) {
-            Ok(id) => id,
-            Err((error, _)) => {
-                let text = format_args!("cannot watch a connection from {peer}: {error}; it was dropped");
-                self.common.notices.say(self.common.now, Kind::Socket, Level::Error, text);
-                return;
-            }
-        };
-        let metrics = &mut self.common.metrics;
-        match admission {
-            Admission::Served => metrics.open += 1,
-            Admission::Spare => metrics.spare_open += 1,
-            Admission::Refused => metrics.refused_open += 1,
-            Admission::Dialed | Admission::Adopted => (),
-        }
-        if admission == Admission::Refused {
-            metrics.refused += 1;
-        } else {
-            metrics.opened(service);
-        }
-        if let Some(Slot::Stream(stream)) = self.slots.get_mut(id) {
-            stream.open(id, peer, &mut self.common);
-            stream.flush(id, &mut self.common);
-        }
-        self.settle(id);
-    }
-
     /// Puts something into a slot and has it watched, for life.
     fn insert(&mut self, slot: Slot<N>) -> Result<Id, (io::Error, Slot<N>)> {
         let id = self.slots.insert(slot);
@@ -766,100 +535,6 @@ impl<N: Net> Reactor<N> {
             services.len() - 1
         });
         u8::try_from(index).expect("a program with more than 256 services is a mistake")
-    }
-
-    /// A stop that was asked for: after the drain delay whoever has come is let in and read once more, then nothing is accepted
-    /// or read for the machines, but for those who ask how the server is; what was read is answered and sent.
-    fn begin_stop(&mut self) {
-        if self.signals > 1 {
-            self.ended = Some(Ended::Killed);
-        }
-        let (limits, metrics, now) = (&self.common.limits, &self.common.metrics, self.common.now);
-        if self.common.stop == Stop::None && (self.common.stop_asked || self.signals > 0) {
-            self.common.stop = Stop::Draining;
-            self.stop_at = Some(now + limits.drain_delay);
-            if !limits.drain_delay.is_zero() {
-                log::info!("draining: everything goes on for {:?}", limits.drain_delay);
-            }
-        }
-        if self.stop_at.is_none_or(|at| at > now) {
-            return;
-        }
-        self.stop_at = None;
-        log::info!("stopping: {} connections to finish, at most {:?}", metrics.open, limits.drain);
-        self.drain_until = Some(now + limits.drain);
-        self.advance_to(Stop::Stopping);
-    }
-
-    /// Goes on to a stage of the stop: closes the listeners that do not outlast it, but lets in first whoever waits there, and hears
-    /// everybody out once more.
-    fn advance_to(&mut self, stage: Stop) {
-        let and_monitors = stage == Stop::Ending;
-        let doors: Vec<Id> = self.ids(|slot| match slot {
-            Slot::Listener(listener) => and_monitors || !listener.is_monitor,
-            Slot::Datagram(_) => true,
-            _ => false,
-        });
-        for id in doors {
-            match self.slots.get_mut(id) {
-                // Closing a listener resets whoever is in its backlog.
-                Some(Slot::Listener(listener)) => {
-                    listener.head.ready.readable = true;
-                    listener.retry_at = None;
-                    self.accept(id, self.common.limits.backlog as usize, true);
-                }
-                Some(Slot::Datagram(datagram)) => datagram.work(id, &mut self.common),
-                _ => (),
-            }
-            self.common.doomed.push(id);
-        }
-        let streams = self.ids(|slot| matches!(slot, Slot::Stream(_)));
-        for id in &streams {
-            if let Some(Slot::Stream(stream)) = self.slots.get_mut(*id) {
-                stream.head.ready.readable = true; // it may have been accepted just now, before any edge
-                stream.work(*id, &mut self.common);
-            }
-            self.settle(*id); // books what it is owed now, so that all of them together stay within the memory budget
-        }
-        self.deliver();
-        self.common.stop = stage;
-        for id in streams {
-            self.settle(id);
-        }
-    }
-
-    /// Once all others have gone: ends those who ask how the server is, too.
-    fn end_monitors(&mut self) {
-        if self.common.stop != Stop::Stopping
-            || self.slots.iter().any(|(_, slot)| matches!(slot, Slot::Stream(stream) if !stream.outlasts()))
-        {
-            return;
-        }
-        self.advance_to(Stop::Ending);
-        self.reap();
-    }
-
-    /// Whether a stop has come to its end; whoever is left then is cut off.
-    fn finish(&mut self) {
-        let Some(until) = self.drain_until else { return };
-        self.end_monitors();
-        let left = self.ids(|slot| matches!(slot, Slot::Stream(_)));
-        if left.is_empty() {
-            self.ended.get_or_insert(Ended::Drained);
-        } else if until <= self.common.now {
-            let guests = self.ids(|slot| matches!(slot, Slot::Stream(stream) if !stream.outlasts())).len();
-            log::warn!("{guests} connections were cut off: not finished within {:?}", self.common.limits.drain);
-            for id in left {
-                if let Some(Slot::Stream(stream)) = self.slots.get_mut(id) {
-                    stream.cut_off(id, &mut self.common);
-                }
-            }
-            self.reap();
-            self.ended.get_or_insert(Ended::Drained);
-        }
-        if self.ended.is_some() {
-            self.common.notices.finish();
-        }
     }
 
     fn ids(&self, wanted: impl Fn(&Slot<N>) -> bool) -> Vec<Id> {
