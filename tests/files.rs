@@ -219,7 +219,7 @@ fn a_full_disk_is_told_and_its_space_comes_back() {
         command
     };
     if !namespace(&["true"]).stderr(std::process::Stdio::null()).status().is_ok_and(|status| status.success()) {
-        println!("not tested: this needs root and unshare(1)");
+        common::not_run("files", "root and unshare(1)");
         return;
     }
     let words = [&[env!("CARGO_BIN_EXE_oneloop")], &args(directory, &["--chat", "off"])[..]].concat();

@@ -1,6 +1,9 @@
 //! Clients that vanish without a word: their link is taken down between two network namespaces that the test makes itself.
 //! Needs root and iproute2; without them it says so and checks nothing.
 
+mod common;
+
+use common::not_run;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -41,8 +44,7 @@ impl Link {
         let name = format!("ol{}n{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let link = Link { server: format!("{name}s"), client: format!("{name}c") };
         if let Err(error) = ip(&format!("netns add {}", link.server)) {
-            // Not `eprintln`, which the test harness keeps to itself.
-            let _ = writeln!(std::io::stderr(), "vanish: not run: needs root and iproute2 ({error})");
+            not_run("vanish", &format!("root and iproute2 ({error})"));
             return None;
         }
         link.connect().expect("whoever may add a namespace may connect it");

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Answer, Client, Pump, Server, oneloop, oneloop_with_ulimit, run, until, within_patience};
+use common::{Answer, Client, Pump, Server, not_run, oneloop, oneloop_with_ulimit, run, until, within_patience};
 use data_encoding::BASE64;
 use oneloop::close::Close;
 use oneloop::limits::Limits;
@@ -1038,9 +1038,7 @@ fn nothing_that_a_user_says_stands_in_the_metrics() {
     let checker =
         Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let Ok(mut checker) = checker else {
-        // Not `eprintln`, which the test harness keeps to itself.
-        let _ = writeln!(std::io::stderr(), "web: not run: no promtool");
-        return;
+        return not_run("web", "no promtool");
     };
     checker.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("it reads all");
     let output = checker.wait_with_output().expect("it ends");

@@ -1,11 +1,11 @@
 //! Drives a Chromium through its DevTools protocol: as much of it as the tests need. Every wait is for an answer or a state,
 //! and patience only bounds it.
 
-use crate::common::{Output, PATIENCE};
+use crate::common::{Output, PATIENCE, not_run};
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 use std::cell::RefCell;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -56,9 +56,8 @@ impl Browser {
         let named = env::var("ONELOOP_CHROMIUM");
         let names = named.as_deref().map_or(NAMES.to_vec(), |name| vec![name]);
         let Some(mut child) = names.into_iter().find_map(|name| spawn(name, &directory)) else {
-            // Not `eprintln`, which the test harness keeps to itself.
-            let _ = writeln!(std::io::stderr(), "browser: not run: no chromium");
             let _ = fs::remove_dir(&directory);
+            not_run("browser", "no chromium");
             return None;
         };
         let line = Output::collect(child.stderr.take().expect("a pipe")).line("DevTools listening on ws://");

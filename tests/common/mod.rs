@@ -47,6 +47,13 @@ pub(crate) fn oneloop_with_ulimit(ulimit: &str, args: &[&str]) -> Command {
     command
 }
 
+/// Says that a test was not run because the machine lacks something; where `ONELOOP_TESTS` is `all` that is a failure.
+pub(crate) fn not_run(what: &str, lacks: &str) {
+    assert_ne!(std::env::var("ONELOOP_TESTS").as_deref(), Ok("all"), "{what}: not run: {lacks}");
+    // Not `eprintln`, which the test harness keeps to itself.
+    let _ = writeln!(io::stderr(), "{what}: not run: {lacks}");
+}
+
 /// Looks again and again until it holds: for states that the kernel does not announce, such as a count in `/proc`.
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
