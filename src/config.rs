@@ -234,6 +234,12 @@ fn with_flags(command: Command) -> Command {
         }
     };
     let (limit, chat, heartbeat) = (under("Limits"), under("Chat"), under("Heartbeat"));
+    let command = command.args(services).arg(
+        flag("udp-reply", "REPLY")
+            .help("What udp answers; echo is rationed beyond loopback [default: ok]")
+            .value_parser(choice(REPLIES))
+            .help_heading("Services"),
+    );
     #[cfg(feature = "files")]
     let command = command.args(files::flags());
     #[cfg(feature = "web")]
@@ -246,11 +252,7 @@ fn with_flags(command: Command) -> Command {
         under("Web")("max-fragments", "N", limits.max_fragments.to_string(), "Frames that a WebSocket message may come in")
             .value_parser(number(1, 1_000_000_000)),
     ]);
-    command.args(services).args([
-        flag("udp-reply", "REPLY")
-            .help("What udp answers; echo is rationed beyond loopback [default: ok]")
-            .value_parser(choice(REPLIES))
-            .help_heading("Services"),
+    command.args([
         limit("max-connections", "N", limits.max_connections.to_string(), "Connections at once, over all services")
             .value_parser(count(1, 1_000_000)),
         limit(

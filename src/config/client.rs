@@ -147,7 +147,7 @@ Examples:
   oneloop connect                                     the chat on this machine; Ctrl-D or /quit ends it
   oneloop connect example.org:9001 --nick ann         under a name, which is taken again after each reconnection
   oneloop connect ws://127.0.0.1:9080/chat            the same chat over a WebSocket
-  printf 'a\\nb\\n' | oneloop connect 127.0.0.1:9000  a filter: prints the answers, ends with the server's end
+  printf 'a\\nb\\n' | oneloop connect 127.0.0.1:9000    a filter: prints the answers, ends with the server's end
   oneloop connect 127.0.0.1:9000 < lines.txt          the same from a file
   echo PING | oneloop connect udp:127.0.0.1:8080      a datagram a line; ends after 1 s without an answer
 
