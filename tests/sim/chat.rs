@@ -574,7 +574,7 @@ impl World {
             Kind::Stream(pipe) if pipe.chats && !self.nodes[**node].may_write => self.now - pipe.progress >= timeout,
             _ => false,
         };
-        self.keys.values().filter(stalled).count() * entry_bytes("LEAVE c123_123: stalled\n", &self.plan)
+        self.keys.values().filter(stalled).count() * entry_bytes("LEAVE guest-12345: stalled\n", &self.plan)
     }
 
     /// The kernel has said that the connection is over, or its end has come without a word before.
