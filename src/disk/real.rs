@@ -59,7 +59,16 @@ impl Disk for Directory {
         };
         let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
         let mut file = Opened { descriptor: retry_on_intr(|| openat(&self.descriptor, name, always | flags, mode))? };
-        if file.facts()?.is_plain { Ok(Box::new(file)) } else { Err(io::Error::other("not a plain file")) }
+        if !file.facts()?.is_plain {
+            return Err(io::Error::other("not a plain file"));
+        }
+        // Two that write one part would mix them; where locks are unknown, nobody is kept out.
+        if access != Access::Read
+            && flock(&file.descriptor, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
+        {
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, "another process is at it"));
+        }
+        Ok(Box::new(file))
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {

@@ -38,6 +38,8 @@ pub struct Files {
     lines: LineDecoder,
     heartbeat: Heartbeat,
     state: State,
+    /// The last thing said were the bytes of a file, and nothing has been asked since.
+    has_sent: bool,
 }
 
 /// What it is at.
@@ -66,11 +68,18 @@ impl std::fmt::Debug for State {
 impl Files {
     /// A machine for one connection to `store`.
     pub fn new(store: Rc<RefCell<Store>>) -> Files {
-        Files { store, lines: LineDecoder::default(), heartbeat: Heartbeat::default(), state: State::Lines }
+        Files {
+            store,
+            lines: LineDecoder::default(),
+            heartbeat: Heartbeat::default(),
+            state: State::Lines,
+            has_sent: false,
+        }
     }
 
     fn line(&mut self, context: &mut Context<'_>, line: &[u8]) {
         context.metrics.messages += 1;
+        self.has_sent = false;
         if self.heartbeat.takes(context, line) {
             return;
         }
@@ -223,6 +232,7 @@ impl Files {
         if download.at == download.size {
             store.end_read();
             context.metrics.files_sent += 1;
+            self.has_sent = true;
             return self.be_idle(context);
         }
         let is_full = context.outbox.len() >= context.high_bytes;
@@ -354,8 +364,9 @@ impl Protocol for Files {
     }
 
     fn closing(&mut self, context: &mut Context<'_>, close: Close) {
-        // In the middle of a file it would be taken for bytes of that.
-        let is_sending = matches!(&self.state, State::Sending(download) if !download.is_being_hashed());
+        // In the middle of a file it would be taken for bytes of that; and behind it, by `nc`.
+        let is_sending =
+            self.has_sent || matches!(&self.state, State::Sending(download) if !download.is_being_hashed());
         self.let_go();
         if !is_sending {
             context.tell(close);

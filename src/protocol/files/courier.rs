@@ -114,6 +114,8 @@ struct Trip {
     at: u64,
     /// What is here.
     here: u64,
+    /// The most that the server has said to have.
+    most_ready: u64,
 }
 
 /// What the courier is at.
@@ -216,6 +218,7 @@ impl Courier {
             courier: context.id,
             lines: LineDecoder::default(),
             doing: Doing::Asking,
+            has_begun: false,
             failure: None,
         };
         self.state = State::Away;
@@ -371,7 +374,11 @@ impl Shared {
             (trip.size, trip.digest) = (size, Some(digest));
             trip.part = part_name(&trip.name, size, trip.digest);
             let part = trip.part.clone();
-            self.trip.file = Some(self.disk()?.open(&part, Access::Create)?);
+            match self.disk()?.open(&part, Access::Create) {
+                // Somebody else has just begun it: look again.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Some(Outcome::Again)),
+                file => self.trip.file = Some(file?),
+            }
         }
         self.check_whole()
     }
@@ -408,6 +415,8 @@ impl Shared {
         }
         match disk.rename(&part, &name, may_replace) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Some(there_already())),
+            // Somebody else has fetched it meanwhile: look again.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Outcome::Again)),
             result => result?,
         }
         // Parts of what the file was once are of no use any more; if one stays, it does no harm either.
@@ -440,6 +449,8 @@ struct Carrier {
     courier: Id,
     lines: LineDecoder,
     doing: Doing,
+    /// The server has said where it goes on.
+    has_begun: bool,
     /// What the system said of the connection.
     failure: Option<String>,
 }
@@ -476,7 +487,14 @@ impl Carrier {
         match Answer::read(line) {
             _ if line == b"PING" || line == b"PONG" => (),
             Some(Answer::Ready(offset)) if is_sent && self.doing == Doing::Asking && offset <= size => {
-                shared.borrow_mut().trip.at = offset;
+                self.has_begun = true;
+                {
+                    // What was sent proves nothing; what has arrived does.
+                    let shared = &mut *shared.borrow_mut();
+                    shared.trip.at = offset;
+                    shared.has_moved |= offset > shared.trip.most_ready;
+                    shared.trip.most_ready = offset.max(shared.trip.most_ready);
+                }
                 if offset < size {
                     (self.doing, *context.deadline) = (Doing::Sending, Some(context.now));
                 }
@@ -487,7 +505,7 @@ impl Carrier {
                 self.end(context, Outcome::Done(digest));
             }
             Some(Answer::Whole { is_stored: false, name, size, digest }) if !is_sent && is_ours(name) => {
-                self.doing = Doing::Receiving;
+                (self.doing, self.has_begun) = (Doing::Receiving, true);
                 *context.deadline = Some(context.now + context.limits.files_progress);
                 let found = shared.borrow_mut().found(size, digest);
                 self.result(context, found);
@@ -528,7 +546,6 @@ impl Carrier {
                 context.outbox.push(&scratch[..count]);
                 trip.at += count as u64;
                 watch.moved(&trip.name, Step::Moving, trip.at, trip.size);
-                shared.has_moved = true;
             }
             Err(error) => {
                 drop(shared);
@@ -617,7 +634,7 @@ impl Protocol for Carrier {
                 (None, close) => close.sentence(&Limits::default()).to_string(),
             };
             let at = shared.trip.at;
-            let where_ = if shared.has_met && at > 0 { format!(" after {at} bytes") } else { String::new() };
+            let where_ = if self.has_begun && at > 0 { format!(" after {at} bytes") } else { String::new() };
             shared.outcome = Some(Outcome::Lost(format!("{why}{where_}")));
         }
     }

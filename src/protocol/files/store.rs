@@ -6,7 +6,7 @@ use crate::limits::Limits;
 use crate::time::Moment;
 use crate::wire::files::{Digest, name as checked_name, part_name, part_of};
 use sha2::{Digest as _, Sha256};
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
@@ -74,10 +74,14 @@ struct Part {
 struct Claim {
     name: String,
     part: String,
+    /// The whole file is there already: nothing has the name of the part.
+    is_stored: bool,
     bytes: u64,
-    /// Shared with the upload: it has been taken over, and may touch nothing any more.
-    is_lost: Rc<Cell<bool>>,
+    file: Handle,
 }
+
+/// What an upload writes, shared with its claim: once that was taken over it holds nothing, and the upload may touch nothing.
+type Handle = Rc<RefCell<Option<Box<dyn File>>>>;
 
 /// One file on its way in.
 pub(super) struct Upload {
@@ -85,19 +89,18 @@ pub(super) struct Upload {
     pub(super) size: u64,
     digest: Option<Digest>,
     part: String,
-    file: Box<dyn File>,
+    file: Handle,
     /// Bytes hashed so far; from `there` on they are also the bytes written.
     pub(super) at: u64,
     /// Bytes that were there before: `at <= size`, `there <= size`.
     there: u64,
     hasher: Sha256,
-    /// The whole file is there already, under its name.
-    is_stored: bool,
+    /// The whole file is there already, under its name, and this is it.
+    stored: Option<Version>,
     /// When its part goes, if it stays one.
     expires: Moment,
     /// It was whole in an earlier turn.
     pub(super) has_waited: bool,
-    is_lost: Rc<Cell<bool>>,
 }
 
 impl Upload {
@@ -110,17 +113,23 @@ impl Upload {
         !self.is_catching_up() && self.at == self.size
     }
 
-    fn check_ours(&self) -> Result<(), Refused> {
-        let lost = || refused("busy", format!("{} goes on with another connection", self.name));
-        if self.is_lost.get() { Err(lost()) } else { Ok(()) }
+    fn is_lost(&self) -> bool {
+        self.file.borrow().is_none()
+    }
+
+    /// Does something with the file, if it is still ours.
+    fn with<T>(&self, act: impl FnOnce(&mut dyn File) -> io::Result<T>) -> Result<T, Refused> {
+        match self.file.borrow_mut().as_mut() {
+            Some(file) => act(file.as_mut()).map_err(disk),
+            None => Err(refused("busy", format!("{} goes on with another connection", self.name))),
+        }
     }
 
     /// Takes bytes from the front of `bytes`, and returns how many.
     pub(super) fn take(&mut self, bytes: &[u8], now: Moment, limits: &Limits) -> Result<usize, Refused> {
-        self.check_ours()?;
         let left = usize::try_from(self.size - self.at).unwrap_or(usize::MAX);
         let bytes = &bytes[..bytes.len().min(left)];
-        write_all(self.file.as_mut(), self.at, bytes).map_err(disk)?;
+        self.with(|file| write_all(file, self.at, bytes))?;
         self.hasher.update(bytes);
         self.at += bytes.len() as u64;
         self.expires = now + limits.files_part_ttl;
@@ -204,20 +213,20 @@ impl Store {
         self.drop_oldest(limits);
     }
 
-    /// Bytes of files, parts, and what uploads may still write.
-    fn used(&self) -> u64 {
-        let parts: u64 = self.parts.iter().map(|part| part.bytes).sum();
+    /// Bytes of files, parts but this one, and what uploads may still write.
+    fn used(&self, but: &str) -> u64 {
+        let parts: u64 = self.parts.iter().filter(|part| part.file != but).map(|part| part.bytes).sum();
         let uploads: u64 = self.uploads.iter().map(|upload| upload.bytes).sum();
         self.bytes.saturating_add(parts).saturating_add(uploads)
     }
 
-    /// Whether there is room for a file of `size`.
-    fn check_room(&mut self, size: u64, now: Moment, limits: &Limits) -> Result<(), Refused> {
+    /// Whether there is room for a file of `size`, which takes the place of its part.
+    fn check_room(&mut self, part: &str, size: u64, now: Moment, limits: &Limits) -> Result<(), Refused> {
         let is_full = |store: &Store| {
             if store.count + store.uploads.len() >= limits.files_count {
                 return Some(format!("{} files are there already", limits.files_count));
             }
-            let left = limits.files_quota_bytes.saturating_sub(store.used());
+            let left = limits.files_quota_bytes.saturating_sub(store.used(part));
             (size > left).then(|| format!("{left} of {} bytes are left", limits.files_quota_bytes))
         };
         if is_full(self).is_some() && now - self.counted >= limits.files_recount {
@@ -245,20 +254,24 @@ impl Store {
                 return Err(refused("busy", format!("{name} is being uploaded by somebody else")));
             }
             // The very same file: most likely by somebody whose connection has broken without our being told.
-            let Claim { part: file, bytes, is_lost, .. } = self.uploads.swap_remove(at);
-            is_lost.set(true);
-            self.parts.push(Part { file, bytes, expires: now + limits.files_part_ttl });
+            let lost = self.uploads.swap_remove(at);
+            *lost.file.borrow_mut() = None;
+            if !lost.is_stored {
+                self.parts.push(Part { file: lost.part, bytes: lost.bytes, expires: now + limits.files_part_ttl });
+            }
         }
         if self.uploads.len() >= limits.files_uploads {
             return Err(refused("busy", format!("{} uploads at a time", limits.files_uploads)));
         }
         let name = name.to_string();
         let (hasher, expires, has_waited) = (Sha256::new(), now + limits.files_part_ttl, false);
-        let is_lost = Rc::<Cell<bool>>::default();
         let upload = match self.disk.facts(&name).map_err(disk)? {
             Some(facts) => {
                 self.may_be_same(&name, &facts, size, digest)?;
-                let file = self.disk.open(&name, Access::Read).map_err(disk)?;
+                let mut file = self.disk.open(&name, Access::Read).map_err(disk)?;
+                if version(&file.facts().map_err(disk)?) != version(&facts) {
+                    return Err(changing(&name));
+                }
                 let known = self.known(&facts);
                 let at = if known.is_some() { size } else { 0 };
                 let there = size;
@@ -267,14 +280,13 @@ impl Store {
                     size,
                     digest,
                     part,
-                    file,
+                    file: Rc::new(RefCell::new(Some(file))),
                     at,
                     there,
                     hasher,
-                    is_stored: true,
+                    stored: Some(version(&facts)),
                     expires,
                     has_waited,
-                    is_lost,
                 };
                 if size == 0 {
                     self.catch_up(&mut upload, limits)?; // there is nothing that would take turns
@@ -282,32 +294,29 @@ impl Store {
                 upload
             }
             None => {
-                // What it has already counts as its own from here on, unless nothing comes of it.
-                let known = self.parts.iter().position(|known| known.file == part).map(|at| self.parts.remove(at));
-                let opened = match self.check_room(size, now, limits) {
-                    Ok(()) => self.open_part(&part, size, digest.is_some()).map_err(disk),
-                    Err(refused) => Err(refused),
-                };
-                let (file, there) = opened.inspect_err(|_| self.parts.extend(known))?;
+                self.check_room(&part, size, now, limits)?;
+                let (file, there) = self.open_part(&part, size, digest.is_some()).map_err(disk)?;
+                // What it has already counts as its own from here on.
+                self.parts.retain(|known| known.file != part);
                 Upload {
                     name,
                     size,
                     digest,
                     part,
-                    file,
+                    file: Rc::new(RefCell::new(Some(file))),
                     at: 0,
                     there,
                     hasher,
-                    is_stored: false,
+                    stored: None,
                     expires,
                     has_waited,
-                    is_lost,
                 }
             }
         };
-        let bytes = if upload.is_stored { 0 } else { size };
-        let (name, part, is_lost) = (upload.name.clone(), upload.part.clone(), upload.is_lost.clone());
-        self.uploads.push(Claim { name, part, bytes, is_lost });
+        let is_stored = upload.stored.is_some();
+        let bytes = if is_stored { 0 } else { size };
+        let (name, part, file) = (upload.name.clone(), upload.part.clone(), upload.file.clone());
+        self.uploads.push(Claim { name, part, is_stored, bytes, file });
         Ok(upload)
     }
 
@@ -343,11 +352,15 @@ impl Store {
 
     /// Hashes more of what was there before, at most a turn's share. Fails when that is not what it was said to be.
     pub(super) fn catch_up(&mut self, upload: &mut Upload, limits: &Limits) -> Result<(), Refused> {
-        upload.check_ours()?;
-        let (file, hasher) = (upload.file.as_mut(), &mut upload.hasher);
-        upload.at = hash_some(file, hasher, upload.at, upload.there, &mut self.scratch, limits).map_err(disk)?;
-        if upload.is_stored && !upload.is_catching_up() {
-            let facts = upload.file.facts().map_err(disk)?;
+        let (at, there, mut hasher) = (upload.at, upload.there, std::mem::take(&mut upload.hasher));
+        let scratch = &mut self.scratch;
+        upload.at = upload.with(|file| hash_some(file, &mut hasher, at, there, scratch, limits))?;
+        upload.hasher = hasher;
+        if let Some(stored) = upload.stored.filter(|_| !upload.is_catching_up()) {
+            let facts = upload.with(|file| file.facts())?;
+            if version(&facts) != stored {
+                return Err(changing(&upload.name));
+            }
             let digest = Digest(upload.hasher.clone().finalize().into());
             self.remember(&facts, digest, limits);
             if upload.digest != Some(digest) {
@@ -359,9 +372,13 @@ impl Store {
 
     /// Checks a whole upload and gives it its name; returns its hash. The upload is over, however this ends.
     pub(super) fn finish(&mut self, mut upload: Upload, limits: &Limits) -> Result<Digest, Refused> {
-        upload.check_ours()?;
-        if upload.is_stored {
+        upload.with(|_| Ok(()))?;
+        if let Some(stored) = upload.stored {
             self.uploads.retain(|claim| claim.name != upload.name);
+            // It may have gone, or become another, while it was looked at.
+            if self.disk.facts(&upload.name).map_err(disk)?.is_none_or(|facts| version(&facts) != stored) {
+                return Err(changing(&upload.name));
+            }
             return upload.digest.ok_or_else(|| exists(&upload.name));
         }
         let digest = Digest(upload.hasher.clone().finalize().into());
@@ -389,7 +406,7 @@ impl Store {
 
     fn publish(&mut self, upload: &mut Upload) -> Result<Option<Facts>, Refused> {
         if self.permissions.sync {
-            upload.file.sync().map_err(disk)?;
+            upload.with(|file| file.sync())?;
         }
         self.disk.rename(&upload.part, &upload.name, false).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => exists(&upload.name),
@@ -399,15 +416,15 @@ impl Store {
             // The file is there and whole whatever this says; whether it survives a power cut is what is in doubt.
             self.disk.sync().map_err(|error| refused("disk", format!("stored, but not synced: {error}")))?;
         }
-        Ok(upload.file.facts().ok())
+        Ok(upload.with(|file| file.facts()).ok())
     }
 
     /// An upload that ended early: what came of it stays, if it says of what it is a part.
     pub(super) fn interrupt(&mut self, upload: Upload) {
-        if upload.is_lost.get() {
+        if upload.is_lost() {
             return;
         }
-        if upload.is_stored || upload.digest.is_none() {
+        if upload.stored.is_some() || upload.digest.is_none() {
             return self.discard(upload);
         }
         self.uploads.retain(|claim| claim.name != upload.name);
@@ -416,11 +433,11 @@ impl Store {
 
     /// An upload that came to nothing: its part goes.
     pub(super) fn discard(&mut self, upload: Upload) {
-        if upload.is_lost.get() {
+        if upload.is_lost() {
             return;
         }
         self.uploads.retain(|claim| claim.name != upload.name);
-        if !upload.is_stored && self.disk.remove(&upload.part).is_err_and(|error| !is_gone(&error)) {
+        if upload.stored.is_none() && self.disk.remove(&upload.part).is_err_and(|error| !is_gone(&error)) {
             self.parts.push(Part { file: upload.part, bytes: upload.at.max(upload.there), expires: upload.expires });
         }
     }
@@ -461,7 +478,7 @@ impl Store {
                 }
                 let facts = download.file.facts().map_err(disk)?;
                 if version(&facts) != version(&download.facts) {
-                    return Err(refused("busy", format!("{} is being changed", download.name)));
+                    return Err(changing(&download.name));
                 }
                 let digest = Digest(hasher.clone().finalize().into());
                 self.remember(&download.facts, digest, limits);
@@ -539,11 +556,10 @@ impl Store {
     }
 
     fn keep_hash(&mut self, facts: &Facts, digest: Digest, limits: &Limits) {
-        if self.known(facts).is_none() {
-            self.hashes.push_back((version(facts), digest));
-            let surplus = self.hashes.len().saturating_sub(limits.files_hashes);
-            self.hashes.drain(..surplus);
-        }
+        self.hashes.retain(|(of, _)| *of != version(facts));
+        self.hashes.push_back((version(facts), digest));
+        let surplus = self.hashes.len().saturating_sub(limits.files_hashes);
+        self.hashes.drain(..surplus);
     }
 }
 
@@ -563,6 +579,10 @@ fn is_gone(error: &io::Error) -> bool {
 
 fn not_plain(name: &str) -> Refused {
     refused("name", format!("{name} is there and is no plain file"))
+}
+
+fn changing(name: &str) -> Refused {
+    refused("busy", format!("{name} is being changed"))
 }
 
 fn exists(name: &str) -> Refused {
