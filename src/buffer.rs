@@ -78,6 +78,11 @@ impl Queue {
         }
     }
 
+    /// Drops all but the first `count` bytes.
+    pub fn truncate(&mut self, count: usize) {
+        self.bytes.truncate(self.head + count);
+    }
+
     /// Drops everything, but keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();

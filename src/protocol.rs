@@ -76,6 +76,12 @@ pub trait Protocol {
         let _ = (context, close);
     }
 
+    /// Whether what it reads makes it say something, so that it is not to be read while it is owed much. Of two ends that both
+    /// stop reading while they cannot write, neither ever goes on: one of them must read however much it has to say.
+    fn answers(&self) -> bool {
+        true
+    }
+
     /// Whether it goes on while the server stops, until everybody else has gone: it says how the server is, rather than being
     /// served by it. No, by default.
     fn outlasts(&self) -> bool {

@@ -42,10 +42,14 @@ pub fn run(asked: &Asked) -> Result<bool, String> {
         .adopt("console", stream, console)
         .map_err(|error| format!("cannot watch standard input and output: {error}"))?;
     reactor.add("connect", Box::new(Dialer::new(&session)));
+    if is_terminal {
+        // It ends the poll, and then the new width is asked for. Without it the next key would be drawn in the old one.
+        let _ = signal_hook::flag::register(signal_hook::consts::SIGWINCH, std::sync::Arc::default());
+    }
     let _modes = if is_terminal { Modes::by_key() } else { None };
     loop {
         if is_terminal && let Ok(size) = tcgetwinsize(io::stdout()) {
-            session.borrow_mut().columns = usize::from(size.ws_col);
+            session.borrow_mut().columns = if size.ws_col == 0 { 80 } else { usize::from(size.ws_col) };
         }
         let ended = reactor.turn().map_err(|error| format!("the poll failed: {error}"))?;
         let session = session.borrow();
@@ -77,6 +81,7 @@ impl Modes {
         modes.special_codes[SpecialCodeIndex::VTIME] = 0;
         // A program that is stopped leaves the terminal as it is; this one had better not be.
         modes.special_codes[SpecialCodeIndex::VSUSP] = 0;
+        modes.special_codes[SpecialCodeIndex::VQUIT] = 0;
         tcsetattr(io::stdin(), OptionalActions::Now, &modes).ok()?;
         Some(Modes(before))
     }

@@ -107,8 +107,10 @@ impl<N: Net> Reactor<N> {
         if left.is_empty() {
             self.ended.get_or_insert(Ended::Drained);
         } else if until <= self.common.now {
-            let guests = self.ids(|slot| matches!(slot, Slot::Stream(stream) if !stream.outlasts())).len();
-            log::warn!("{guests} connections were cut off: not finished within {:?}", self.common.limits.drain);
+            let guests = self.ids(|slot| matches!(slot, Slot::Stream(stream) if stream.is_guest())).len();
+            if guests > 0 {
+                log::warn!("{guests} connections were cut off: not finished within {:?}", self.common.limits.drain);
+            }
             for id in left {
                 if let Some(Slot::Stream(stream)) = self.slots.get_mut(id) {
                     stream.cut_off(id, &mut self.common);

@@ -172,7 +172,10 @@ impl<S> Stream<S> {
 
     /// Whether its outbox keeps it from being read, or the machine from being fed.
     fn is_choked<N: Net<Stream = S>>(&self, common: &Common<N>) -> bool {
-        self.buffers.as_ref().is_some_and(|buffers| buffers.choked || buffers.outbox.len() >= common.high_bytes())
+        self.buffers.as_ref().is_some_and(|buffers| {
+            (buffers.choked || buffers.outbox.len() >= common.high_bytes())
+                && (self.machine.answers() || buffers.outbox.len() >= 4 * common.high_bytes())
+        })
     }
 
     /// Whether what it says has to wait for others in its room.
@@ -197,6 +200,11 @@ impl<S> Stream<S> {
     /// Whether others need not wait for its end in a stop.
     pub(crate) fn outlasts(&self) -> bool {
         self.machine.outlasts()
+    }
+
+    /// Whether it came from elsewhere, and a stop should have heard it out.
+    pub(crate) fn is_guest(&self) -> bool {
+        !self.outlasts() && !matches!(self.admission, Admission::Dialed | Admission::Adopted)
     }
 
     /// Whether its input is wanted now.
@@ -429,7 +437,7 @@ impl<S> Stream<S> {
     fn tell_bytes<N: Net<Stream = S>>(&mut self, id: Id, input: &[u8], common: &mut Common<N>) -> usize {
         let (consumed, full) = self.tell(id, common, |machine, context| {
             let consumed = machine.bytes(context, input).min(input.len());
-            (consumed, context.is_full())
+            (consumed, if machine.answers() { context.is_full() } else { *context.busy })
         });
         if let Some(buffers) = &mut self.buffers {
             buffers.held = full && consumed < input.len();

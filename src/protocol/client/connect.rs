@@ -132,6 +132,8 @@ impl Dialer {
             asked: 0,
             why: None,
             said_end: false,
+            at_line_start: true,
+            owes_pong: false,
         };
         self.session.borrow().settings.route.dial(context, self.address, Box::new(link));
         self.tried += 1;
@@ -168,6 +170,8 @@ impl Dialer {
             } else {
                 session.end_with(Err(sentence));
             }
+        } else if session.input_ended {
+            session.end_with(Ok(())); // nobody wants it back
         } else {
             let wait = self.backoff.next((context.random)());
             let wait_s = wait.as_millis() as f64 / 1000.0;
@@ -231,6 +235,9 @@ struct Link {
     /// Why it ends, where there is more to say than the close's word.
     why: Option<String>,
     said_end: bool,
+    /// What was sent last ended a line; and if it did not, whether a PONG waits for the line's end.
+    at_line_start: bool,
+    owes_pong: bool,
 }
 
 impl Link {
@@ -268,7 +275,17 @@ impl Link {
                         socket.send(context, Opcode::Text, line.strip_suffix(b"\n").unwrap_or(line));
                     }
                 }
-                Wire::New | Wire::Lines { .. } => context.outbox.push(up.as_slice()),
+                Wire::New | Wire::Lines { .. } => {
+                    let bytes = up.as_slice();
+                    let line = if self.owes_pong { memchr(b'\n', bytes).map_or(0, |end| end + 1) } else { 0 };
+                    context.outbox.push(&bytes[..line]);
+                    if line > 0 {
+                        context.outbox.push(b"PONG\n");
+                        self.owes_pong = false;
+                    }
+                    context.outbox.push(&bytes[line..]);
+                    self.at_line_start = bytes.ends_with(b"\n");
+                }
             }
             session.link_is_full = context.outbox.len() >= context.limits.outbox_high_bytes;
             if let Some(console) = session.console.filter(|_| !session.link_is_full) {
@@ -315,7 +332,12 @@ impl Link {
                     match line {
                         Some(line) if is_heartbeat => {
                             self.asked -= u32::from(line == b"PONG");
+                            let owed = context.outbox.len();
                             self.heartbeat.takes(context, line);
+                            if !self.at_line_start && context.outbox.len() > owed {
+                                context.outbox.truncate(owed); // it would tear the line that is on its way
+                                self.owes_pong = true;
+                            }
                         }
                         _ => self.session.borrow_mut().down.push(&rest[..used]),
                     }
@@ -417,11 +439,25 @@ impl Protocol for Link {
             self.why = Some(format!("no answer for {:?}", context.limits.connect_timeout));
             return context.close(Close::Protocol);
         }
-        if self.said_end {
-            drop(session);
+        let is_datagrams = session.settings.route.way == Way::Datagrams;
+        drop(session);
+        if self.said_end && is_datagrams {
+            if *context.busy {
+                *context.deadline = Some(context.now + Limits::DATAGRAM_QUIET);
+                return;
+            }
             // Datagrams have no end. What came until now was all.
             self.session.borrow_mut().server_ended = true;
             return context.close(Close::Bye);
+        }
+        if self.said_end {
+            return; // nothing can be asked any more; the server's end is waited for
+        }
+        if !*context.busy && !self.at_line_start && !context.outbox.is_empty() {
+            return self.heartbeat.expired(context, b""); // a PING behind that would be no more of a question
+        }
+        if *context.busy || !self.at_line_start {
+            return self.heartbeat.heard(context); // its answer could not be read, or a PING would tear a line
         }
         self.asked += 1;
         if matches!(self.wire, Wire::WebSocket(_)) {
@@ -434,7 +470,9 @@ impl Protocol for Link {
     }
 
     fn closing(&mut self, context: &mut Context<'_>, close: Close) {
-        if let Wire::WebSocket(socket) = &mut self.wire {
+        if !matches!(close, Close::Bye | Close::Shutdown) {
+            context.outbox.clear(); // the server is given up: what it does not take must not be waited for
+        } else if let Wire::WebSocket(socket) = &mut self.wire {
             socket.say_close(context);
         }
         if close != Close::Bye && self.why.is_none() {
@@ -444,12 +482,19 @@ impl Protocol for Link {
 
     fn failed(&mut self, error: &io::Error) {
         self.why = Some(words(error));
+        // What it ended before everything was sent has not come to its end.
+        let mut session = self.session.borrow_mut();
+        session.server_ended &= session.is_leaving;
     }
 
     fn closed(&mut self, _: Close) {
         let mut session = self.session.borrow_mut();
         (session.link, session.link_is_full) = (None, false);
         session.lost = Some(self.why.take().unwrap_or_else(|| "the server ended it".to_string()));
+    }
+
+    fn answers(&self) -> bool {
+        false // but for a PONG
     }
 
     fn heir(&self) -> Option<Id> {

@@ -51,7 +51,9 @@ impl Console {
             }
             return context.close(Close::Bye);
         }
-        let may_pass_on = session.link.is_some() && session.up.is_empty() && !session.link_is_full;
+        // Who types is heard between connections, too: one line waits for the next, and Ctrl-D ends it all.
+        let is_there = session.link.is_some() || self.screen.is_some();
+        let may_pass_on = is_there && session.up.is_empty() && !session.link_is_full;
         let may_read = (may_pass_on || session.unless_ended.is_some()) && !session.input_ended;
         *context.busy = !may_read;
     }
@@ -106,12 +108,18 @@ impl Console {
             consumed += used;
             line = screen.press(key, context.limits.max_line_bytes);
         }
-        screen.redraw(context.outbox);
         let mut session = self.session.borrow_mut();
+        screen.columns = session.columns;
+        screen.redraw(context.outbox);
         match line {
             None => (),
             Some(None) => {
                 session.input_ended = true;
+                if session.link.is_none() {
+                    session.end_with(Ok(()));
+                    screen.leave(context.outbox);
+                    context.close(Close::Bye);
+                }
                 self.pass_on(context, &session);
             }
             Some(Some(line)) => {

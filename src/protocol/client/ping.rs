@@ -338,7 +338,10 @@ impl Link {
             Kind::WebSocket(socket) => {
                 let Some((used, step)) = socket.step(context, bytes)? else { return Ok(0) };
                 match step {
-                    Step::Opened => self.ask(context),
+                    Step::Opened => {
+                        *context.deadline = None;
+                        self.ask(context);
+                    }
                     Step::Pong(payload) if payload == self.ping.borrow().sent.to_be_bytes() => self.answered(context),
                     Step::Closed => context.close(Close::Bye),
                     Step::Pong(_) | Step::Payload { .. } | Step::Done => (),
@@ -356,7 +359,11 @@ impl Protocol for Link {
         }
         let way = self.ping.borrow().settings.route.way.clone();
         match way {
-            Way::WebSocket { host, path } => self.kind = Kind::WebSocket(Socket::begin(context, &host, &path)),
+            Way::WebSocket { host, path } => {
+                self.kind = Kind::WebSocket(Socket::begin(context, &host, &path));
+                // Until then nobody can wake it: whoever never answers must not be kept.
+                *context.deadline = Some(context.now + context.limits.connect_timeout);
+            }
             Way::Lines | Way::Datagrams => {
                 self.kind = Kind::Lines(LineDecoder::default());
                 self.ask(context);
@@ -387,6 +394,10 @@ impl Protocol for Link {
         }
     }
 
+    fn expired(&mut self, context: &mut Context<'_>) {
+        context.close(Close::Bye);
+    }
+
     fn failed(&mut self, error: &io::Error) {
         if self.is_current() {
             self.ping.borrow_mut().failure = Some(words(error));
@@ -397,7 +408,9 @@ impl Protocol for Link {
         // When it is we who stop, a question that is out is not lost.
         if self.is_current() && close != Close::Shutdown {
             let mut ping = self.ping.borrow_mut();
-            if ping.link.take().is_none() {
+            // A datagram socket is open at once, whether anybody is there or not.
+            let is_unheard = ping.settings.route.way == Way::Datagrams && ping.question.is_some();
+            if ping.link.take().is_none() || is_unheard {
                 ping.address += 1; // where a name has several, the next one may answer
             }
             ping.failure.get_or_insert_with(|| "the connection ended".to_string());

@@ -157,7 +157,7 @@ impl Screen {
     fn settle(&mut self, line: &str) {
         let Some(told) = line.strip_prefix("INFO you are ") else { return };
         match told.strip_prefix("in ") {
-            Some(room) => self.settled.room = Some(room.to_string()),
+            Some(room) => self.settled.room = Some(room.strip_suffix(" already").unwrap_or(room).to_string()),
             None => self.settled.nick = Some(told.to_string()),
         }
     }
@@ -260,7 +260,9 @@ impl Screen {
         let visible: String = self.line[first..last].iter().collect();
         out.push(visible.as_bytes());
         if behind > 0 {
-            out.push(format!("\x1b[{behind}D").as_bytes());
+            // Not so many columns to the left: how wide the terminal draws a character is its own business.
+            let before: String = self.line[first..self.cursor].iter().collect();
+            out.push(format!("\r{PROMPT}{before}").as_bytes());
         }
     }
 
@@ -343,7 +345,7 @@ mod tests {
         screen.columns = 10; // seven of them for the line
         assert_eq!(typed(&mut screen, "1234567").1, "1234567");
         assert_eq!(typed(&mut screen, "8").1, "2345678");
-        assert_eq!(typed(&mut screen, "\x01").1, "1234567\x1b[7D");
+        assert_eq!(typed(&mut screen, "\x01").1, "1234567\r> ");
         assert_eq!(typed(&mut screen, "\x05\x15\u{4e2d}\u{4e2d}\u{4e2d}\u{4e2d}").1, "\u{4e2d}\u{4e2d}\u{4e2d}");
         screen.columns = 0;
         typed(&mut screen, "x");
