@@ -126,9 +126,10 @@ pub struct Limits {
     pub files_progress: Duration,
     /// How long a part is kept to be gone on with. Default 24 h: until tomorrow.
     pub files_part_ttl: Duration,
-    /// Parts kept; of more the oldest goes. Default 256.
+    /// Parts kept; of more the smallest goes. Default 256.
     pub files_parts: usize,
-    /// Bytes of a file read or hashed a turn, a connection. Default 256 KiB: a fifth of a millisecond, one without SHA instructions.
+    /// Bytes of a file read a turn, a connection; and hashed a turn, by all connections together. Default 256 KiB: a fifth of a
+    /// millisecond, one without SHA instructions.
     pub files_budget_bytes: usize,
     /// Hashes of files that are remembered. Default 1,024, about 80 KiB.
     pub files_hashes: usize,

@@ -158,9 +158,14 @@ fn no_name_leaves_the_directory_or_follows_a_link() {
     assert_eq!(outside(&scratch), before);
     // Nor is the directory itself a link, nor another server's.
     symlink(&inside, scratch.0.join("link")).expect("a link");
-    for (directory, why) in
-        [("link", "no directory"), ("secret", "no directory"), ("none", "No such file"), ("served", "another oneloop")]
-    {
+    for (directory, why) in [
+        ("link", "no directory"),
+        ("link/", "no directory"),
+        ("link//", "no directory"),
+        ("secret", "no directory"),
+        ("none", "No such file"),
+        ("served", "another oneloop"),
+    ] {
         let ran = run(&mut oneloop(&args(scratch.0.join(directory).to_str().expect("UTF-8"), &[])));
         assert_eq!((ran.code, ran.stderr.lines().count()), (Some(1), 1), "{}", ran.stderr);
         assert!(ran.stderr.contains(why), "{}", ran.stderr);
@@ -330,6 +335,62 @@ fn a_stop_in_the_middle_of_a_transfer_leaves_a_part_that_goes_on() {
     assert_eq!(server.process.wait().code(), Some(0));
     let server = serve(&scratch.served(), &[]);
     assert_eq!(server.client().ask(&put), "READY 50000");
+}
+
+/// As `nc` without `-N` meets it: whatever comes is the file's, and the client ends its side when the server has.
+#[test]
+fn a_stop_in_the_middle_of_a_download_adds_nothing_to_the_file() {
+    let scratch = Scratch::new();
+    // More than the kernel takes for a client that does not read.
+    let content: Vec<u8> = (0..8u32 << 20).flat_map(u32::to_le_bytes).collect();
+    fs::write(scratch.served().join("a"), &content).expect("a file");
+    let mut server = serve(&scratch.served(), &[]);
+    let mut client = server.client();
+    client.send("GET a\n");
+    assert_eq!(client.text(), format!("FILE a {} {}", content.len(), hash(&content)));
+    server.process.signal(Signal::TERM);
+    server.log.until("stopping: 1 connections");
+    assert!(client.rest() == content, "the file and nothing else");
+    drop(client);
+    assert_eq!(server.process.wait().code(), Some(0));
+}
+
+#[test]
+fn an_upload_taken_over_fifty_times_holds_one_descriptor() {
+    let scratch = Scratch::new();
+    let server = serve(&scratch.served(), &[]);
+    let before = server.process.descriptors();
+    let put = format!("PUT a 6 {}", hash(b"abcdef"));
+    let clients: Vec<Client> = (0..50)
+        .map(|_| {
+            let mut client = server.client();
+            assert_eq!(client.ask(&put), "READY 0");
+            client
+        })
+        .collect();
+    assert_eq!(server.process.descriptors(), before + clients.len() + 1);
+}
+
+/// The clients are closed altogether before the hash is known, which looks like the end of their side.
+#[test]
+fn clients_that_have_gone_hold_up_nobody_for_longer_than_one_hash_takes() {
+    let scratch = Scratch::new();
+    let file = fs::File::create(scratch.served().join("a")).expect("a file");
+    file.set_len(256 << 20).expect("a file of holes");
+    file.set_modified(std::time::UNIX_EPOCH).expect("a time long ago");
+    let server = serve(&scratch.served(), &[]);
+    let get = format!("GET a {}\n", 256 << 20);
+    let start = std::time::Instant::now();
+    say(&server, &get);
+    let once = start.elapsed();
+    file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1)).expect("another time");
+    for _ in 0..64 {
+        server.client().send(&get);
+    }
+    let start = std::time::Instant::now();
+    until("a place", || say(&server, "LIST\n").starts_with("FILE a "));
+    let all = start.elapsed();
+    assert!(all < 10 * once, "{all:?} for 64, {once:?} for one");
 }
 
 #[test]

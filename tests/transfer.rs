@@ -281,6 +281,64 @@ fn within_one_run_it_goes_on_after_a_lost_connection_and_starts_anew_when_the_fi
 }
 
 #[test]
+fn a_server_that_is_ready_and_goes_away_again_and_again_is_given_up() {
+    let scratch = Scratch::new();
+    scratch.write("here/a", &noise(1_000_000, 3));
+    let address = scripted(vec![b"READY 0\n".to_vec(); 10]).to_string();
+    let sent = ran(&scratch.path("here"), &["send", "--retries", "1", "a", &address]);
+    assert_eq!((sent.code, sent.stderr.lines().count()), (Some(1), 2), "{}", sent.stderr);
+    // Where each time more has arrived, it goes on for longer than that.
+    let ready = |at: usize| format!("READY {at}\n").into_bytes();
+    let script = [0, 10, 20, 30].into_iter().map(ready).chain([b"ERROR denied: enough\n".to_vec()]).collect();
+    let sent = ran(&scratch.path("here"), &["send", "--retries", "1", "a", &scripted(script).to_string()]);
+    assert_eq!((sent.code, sent.stderr.lines().count()), (Some(1), 5), "{}", sent.stderr);
+    assert!(sent.stderr.ends_with("oneloop: a: denied: enough\n"), "{}", sent.stderr);
+}
+
+#[test]
+fn two_that_fetch_one_name_into_one_directory_do_not_mix_it() {
+    let scratch = Scratch::new();
+    let server = scratch.server("127.0.0.1:0");
+    let address = server.address().to_string();
+    let fetched = scratch.path("fetched");
+    let content = noise(5_000_000, 4);
+    scratch.write("served/a", &content);
+    let line = format!("{}  a\n", hash(&content));
+    // One is held in the middle; the other is told, and nothing has the name.
+    let gate = Gate::new(server.address(), 1_000_000, false);
+    let mut words = client(&fetched, &["get", "--retries", "0", "a", &gate.address.to_string()]);
+    let mut held = Process::spawn(words.stdout(Stdio::null()).stderr(Stdio::null()));
+    gate.reached.recv_timeout(PATIENCE).expect("the middle of the file");
+    let got = ran(&fetched, &["get", "--retries", "0", "a", &address]);
+    assert_eq!((got.code, &got.stderr[..]), (Some(1), "oneloop: a: another process is at it\n"));
+    assert_eq!(scratch.names("fetched").len(), 1, "the part of the first");
+    held.signal(Signal::KILL);
+    held.wait();
+    let got = ran(&fetched, &["get", "a", &address]);
+    assert_eq!((got.code, got.stdout), (Some(0), line.clone()), "{}", got.stderr);
+    // However many begin at once, in whatever order: right or an error, and at least one is right.
+    for _ in 0..5 {
+        fs::remove_file(fetched.join("a")).expect("a file");
+        let started: Vec<_> = (0..4)
+            .map(|_| Process::heard(client(&fetched, &["get", "--retries", "0", "a", &address]).stdin(Stdio::null())))
+            .collect();
+        let mut whole = 0;
+        for (mut process, stdout, stderr) in started {
+            match process.wait().code() {
+                Some(0) => {
+                    whole += 1;
+                    assert_eq!(stdout.all(), line);
+                }
+                code => assert_eq!((code, stderr.all().lines().count()), (Some(1), 1), "{}", stderr.all()),
+            }
+        }
+        assert!(whole > 0);
+        assert!(fs::read(fetched.join("a")).expect("a file") == content);
+        assert_eq!(scratch.names("fetched"), ["a"]);
+    }
+}
+
+#[test]
 fn on_a_terminal_there_is_a_bar_with_rate_and_time_left_and_elsewhere_none() {
     let scratch = Scratch::new();
     let server = scratch.server("127.0.0.1:0");
@@ -306,7 +364,7 @@ fn on_a_terminal_there_is_a_bar_with_rate_and_time_left_and_elsewhere_none() {
     assert_eq!(sending.wait().code(), Some(0));
     drop(sending);
     let shown = shown.all();
-    assert!(shown.contains("/19.07 MiB") && shown.contains("MiB/s") && shown.contains("a (checking)"), "{shown:?}");
+    assert!(shown.contains("/19.07 MiB") && shown.contains("iB/s") && shown.contains("a (checking)"), "{shown:?}");
 }
 
 /// The master of a terminal whose other end has gone fails; here that is its end.

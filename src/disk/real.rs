@@ -17,12 +17,13 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Opens `path`, which must not be a link.
+    /// Opens `path`, which must not be a link, whatever slashes follow it.
     ///
     /// # Errors
     /// The system's.
     pub fn open(path: &Path) -> io::Result<Directory> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let path = path.components().as_path(); // to the system, `link/` is what the link leads to
         Ok(Directory { descriptor: retry_on_intr(|| openat(rustix::fs::CWD, path, flags, Mode::empty()))? })
     }
 
@@ -183,6 +184,7 @@ mod tests {
         fs::write(path.join("one"), "1").unwrap();
         fs::hard_link(path.join("one"), path.join("two")).unwrap();
         std::os::unix::fs::symlink("plain", path.join("link")).unwrap();
+        std::os::unix::fs::symlink("inner", path.join("to-inner")).unwrap();
         let mut directory = Directory::open(&path).unwrap();
         assert!(directory.facts("plain").unwrap().unwrap().is_plain);
         assert_eq!(directory.facts("none").unwrap(), None);
@@ -200,12 +202,18 @@ mod tests {
         for _ in 0..2 {
             let mut names: Vec<String> = directory.list().unwrap().map(|entry| entry.unwrap().0).collect();
             names.sort();
-            assert_eq!(names, [".", "..", "inner", "link", "newer", "one", "plain", "two"]);
+            assert_eq!(names, [".", "..", "inner", "link", "newer", "one", "plain", "to-inner", "two"]);
         }
         directory.claim().unwrap();
         let other = Directory::open(&path).unwrap();
         assert_eq!(other.claim().unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        assert!(Directory::open(&path.join("link")).is_err());
+        for link in ["to-inner", "to-inner/", "to-inner//", "to-inner/."] {
+            assert!(Directory::open(&path.join(link)).is_err(), "{link}");
+        }
+        for directory in ["/", "//", ".", "./"] {
+            assert!(Directory::open(Path::new(directory)).is_ok(), "{directory}");
+        }
+        assert!(Directory::open(&path.join("inner//")).is_ok());
         fs::remove_dir_all(&path).unwrap();
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct Memory {
     pub(crate) calls: usize,
     /// Of those, calls that read content.
     pub(crate) reads: usize,
+    /// And the bytes that they gave.
+    pub(crate) read_bytes: usize,
     pub(crate) syncs: Vec<&'static str>,
     pub(crate) inodes: u64,
 }
@@ -147,6 +149,7 @@ impl File for FakeFile {
         let from = content.bytes.get(offset as usize..).unwrap_or_default();
         let count = from.len().min(buffer.len());
         buffer[..count].copy_from_slice(&from[..count]);
+        self.memory.borrow_mut().read_bytes += count;
         Ok(count)
     }
 

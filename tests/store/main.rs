@@ -390,6 +390,231 @@ fn a_file_is_hashed_by_turns_and_its_hash_remembered_while_it_is_the_same() {
     }
 }
 
+/// Sends this, and lets the loop turn until so many bytes more have been read from the disk.
+fn begin(bench: &mut Bench, memory: &Shared, peer: usize, line: &str, bytes: usize) {
+    let enough = memory.borrow().read_bytes + bytes;
+    bench.arrive(peer, line);
+    for _ in 0..1000 {
+        if memory.borrow().read_bytes >= enough {
+            return;
+        }
+        bench.reactor.turn().expect("the fake network never fails");
+    }
+    panic!("{line}: it is not read");
+}
+
+/// Somebody beside the server changes the first byte; and that is long ago when it is looked at next.
+fn change(memory: &Shared, name: &str) {
+    let mut memory = memory.borrow_mut();
+    memory.now += HOUR;
+    let mut content = memory.files[name].borrow_mut();
+    (content.bytes[0], content.modified) = (b'!', memory.now);
+    drop(content);
+    memory.now += HOUR;
+}
+
+#[test]
+fn what_changes_while_it_is_hashed_is_neither_stored_nor_remembered_as_what_it_was() {
+    let (before, mut after) = ([b'a'; 400], [b'a'; 400]);
+    after[0] = b'!';
+    for line in [format!("PUT a 400 {}\n", hash(&before)), "GET a\n".to_string()] {
+        let memory = Shared::default();
+        memory.borrow_mut().put("a", &before);
+        memory.borrow_mut().now = HOUR;
+        let mut bench = bench(&memory, ALL, limits());
+        let peer = bench.connect();
+        begin(&mut bench, &memory, peer, &line, 100);
+        change(&memory, "a");
+        bench.run();
+        assert_eq!(bench.take(peer), "ERROR busy: a is being changed\n", "{line}");
+        assert_eq!(say(&mut bench, "GET a 400\n"), format!("FILE a 400 {}\n", hash(&after)), "{line}");
+    }
+}
+
+#[test]
+fn what_is_deleted_while_it_is_looked_at_is_not_said_to_be_stored() {
+    let memory = Shared::default();
+    memory.borrow_mut().put("a", &[b'a'; 400]);
+    let mut bench = bench(&memory, ALL, limits());
+    let (peer, other) = (bench.connect(), bench.connect());
+    let put = format!("PUT a 400 {}\n", hash(&[b'a'; 400]));
+    begin(&mut bench, &memory, peer, &put, 100);
+    assert_eq!(ask(&mut bench, other, "DELETE a\n"), "DELETED a\n");
+    assert_eq!(bench.take(peer), "READY 400\nERROR busy: a is being changed\n");
+    assert_eq!(say(&mut bench, &put).lines().next(), Some("READY 0"), "nothing is left of it");
+}
+
+#[test]
+fn a_recount_counts_every_part_once_and_none_against_itself() {
+    let memory = Shared::default();
+    let mut bench = bench(&memory, ALL, limits());
+    let put = format!("PUT part 500 {}\n", hash(&[7; 500]));
+    assert!(say(&mut bench, [b"PUT ours 500\n", &[0; 500][..]].concat()).contains("STORED"));
+    assert!(say(&mut bench, [put.as_bytes(), &[7; 400]].concat()).contains("only 400 of 500"));
+    assert!(say(&mut bench, [b"PUT theirs 100\n", &[0; 100][..]].concat()).contains("STORED"));
+    bench.run_for(Duration::from_secs(5));
+    // Those who are refused have it counted, and are refused for what is there beside their own part.
+    for _ in 0..3 {
+        assert_eq!(say(&mut bench, &put), "ERROR quota: 400 of 1000 bytes are left\n");
+        bench.run_for(Duration::from_secs(5));
+    }
+    memory.borrow_mut().files.remove("theirs");
+    let peer = bench.connect();
+    assert_eq!(ask(&mut bench, peer, &put), "READY 400\n");
+    // It is an upload again, and no part beside that.
+    for _ in 0..2 {
+        assert_eq!(say(&mut bench, "PUT b 1\n"), "ERROR quota: 0 of 1000 bytes are left\n");
+        bench.run_for(Duration::from_secs(5));
+        bench.send(peer, [7]);
+    }
+    bench.end(peer);
+    bench.run();
+    assert_eq!(say(&mut bench, "PUT b 99\n"), "ERROR quota: 98 of 1000 bytes are left\n");
+}
+
+/// An upload that breaks off after so many bytes.
+fn leave_part(bench: &mut Bench, name: &str, bytes: usize) {
+    let told = say(bench, [format!("PUT {name} 100 {}\n", hash(&[9; 100])).as_bytes(), &vec![9; bytes]].concat());
+    assert!(told.ends_with(&format!("only {bytes} of 100 bytes came\n")), "{told}");
+}
+
+/// Names and sizes of what is hidden.
+fn parts(memory: &Shared) -> Vec<(String, usize)> {
+    let memory = memory.borrow();
+    let hidden = memory.files.iter().filter_map(|(name, content)| Some((name.strip_prefix('.')?, content)));
+    hidden
+        .map(|(name, content)| (name[..name.find('.').expect("a part")].into(), content.borrow().bytes.len()))
+        .collect()
+}
+
+#[test]
+fn taking_over_what_is_stored_drives_out_no_part() {
+    let memory = Shared::default();
+    memory.borrow_mut().put("a", &[b'a'; 400]);
+    let mut bench = bench(&memory, ALL, Limits { files_parts: 2, ..limits() });
+    for part in ["one", "two"] {
+        leave_part(&mut bench, part, 50);
+    }
+    let put = format!("PUT a 400 {}\n", hash(&[b'a'; 400]));
+    let peers: Vec<usize> = (0..5).map(|_| bench.connect()).collect();
+    for peer in &peers {
+        begin(&mut bench, &memory, *peer, &put, 8);
+    }
+    bench.run();
+    for (index, peer) in peers.into_iter().enumerate() {
+        let told = if index < 4 { "ERROR busy: a goes on" } else { "READY 400\nSTORED a 400 " };
+        assert!(bench.take(peer).starts_with(told), "{index}");
+    }
+    assert_eq!(say(&mut bench, "LIST\n"), "FILE a 400\nEND 1\n");
+    assert_eq!(parts(&memory), [("one".to_string(), 50), ("two".to_string(), 50)]);
+}
+
+#[test]
+fn of_too_many_parts_the_smallest_go_and_one_without_a_byte_is_none() {
+    let memory = Shared::default();
+    let mut bench = bench(&memory, ALL, Limits { files_parts: 2, ..limits() });
+    for (part, bytes) in [("large", 90), ("medium", 50)] {
+        leave_part(&mut bench, part, bytes);
+        bench.run_for(Duration::from_secs(1));
+    }
+    for part in 0..10 {
+        leave_part(&mut bench, &format!("empty{part}"), 0);
+        assert_eq!(parts(&memory).len(), 2);
+        leave_part(&mut bench, &format!("small{part}"), 1);
+        assert_eq!(say(&mut bench, "LIST\n"), "END 0\n");
+        assert_eq!(parts(&memory), [("large".to_string(), 90), ("medium".to_string(), 50)]);
+    }
+    // Of equals the oldest.
+    leave_part(&mut bench, "newer", 50);
+    assert_eq!(say(&mut bench, "LIST\n"), "END 0\n");
+    assert_eq!(parts(&memory), [("large".to_string(), 90), ("newer".to_string(), 50)]);
+}
+
+#[test]
+fn an_upload_that_was_taken_over_holds_no_file_open() {
+    let memory = Shared::default();
+    let mut bench = bench(&memory, ALL, limits());
+    let put = format!("PUT a 6 {}\n", hash(b"abcdef"));
+    for _ in 0..50 {
+        let peer = bench.connect();
+        assert_eq!(ask(&mut bench, peer, &put), "READY 0\n");
+    }
+    let memory = memory.borrow();
+    let part = memory.files.values().next().expect("the part");
+    assert_eq!(Rc::strong_count(part), 2, "the disk's and the last one's");
+}
+
+#[test]
+fn what_many_wait_for_is_hashed_once_and_a_turn_hashes_no_more_for_many() {
+    let memory = Shared::default();
+    let names = ["a", "b", "c"];
+    for name in names {
+        memory.borrow_mut().put(name, &name.repeat(300).into_bytes());
+    }
+    memory.borrow_mut().now = HOUR;
+    let budget = 128;
+    let limits = Limits { files_readers: 64, files_budget_bytes: budget, ..limits() };
+    let mut bench = bench(&memory, ALL, limits);
+    // Most are gone as soon as they have asked; that cannot be told from the end of their side.
+    let peers: Vec<usize> = (0..64).map(|_| bench.connect()).collect();
+    for (index, peer) in peers.iter().enumerate() {
+        bench.arrive(*peer, format!("GET {} 300\n", names[index % 3]));
+        bench.end(*peer);
+    }
+    loop {
+        let before = memory.borrow().read_bytes;
+        bench.reactor.turn().expect("the fake network never fails");
+        let bytes = memory.borrow().read_bytes - before;
+        assert!(bytes <= budget, "{bytes} bytes in one turn");
+        if bytes == 0 && before > 0 {
+            break;
+        }
+    }
+    assert_eq!(memory.borrow().read_bytes, 900, "each of three once");
+    bench.run();
+    for (index, peer) in peers.iter().enumerate() {
+        let name = names[index % 3];
+        assert_eq!(bench.take(*peer), format!("FILE {name} 300 {}\n", hash(&name.repeat(300).into_bytes())));
+    }
+    assert!(say(&mut bench, "LIST\n").ends_with("END 3\n"), "and all places are free again");
+    for name in names {
+        assert_eq!(Rc::strong_count(&memory.borrow().files[name]), 1, "{name} is held open");
+    }
+}
+
+#[test]
+fn what_may_just_have_changed_is_hashed_anew_for_whoever_asks() {
+    let memory = Shared::default();
+    memory.borrow_mut().put("a", &[b'a'; 400]);
+    let mut bench = bench(&memory, ALL, limits());
+    let (first, second) = (bench.connect(), bench.connect());
+    begin(&mut bench, &memory, first, "GET a 400\n", 100);
+    // Within the same step of the clock: no version shows it.
+    memory.borrow().files["a"].borrow_mut().bytes[0] = b'!';
+    bench.send(second, "GET a 400\n");
+    let mut content = [b'a'; 400];
+    content[0] = b'!';
+    assert_eq!(bench.take(second), format!("FILE a 400 {}\n", hash(&content)));
+}
+
+#[test]
+fn a_disk_that_fails_while_many_wait_is_told_to_each_and_the_next_begins_anew() {
+    let memory = Shared::default();
+    memory.borrow_mut().put("a", &[b'a'; 400]);
+    memory.borrow_mut().now = HOUR;
+    let mut bench = bench(&memory, ALL, limits());
+    let (first, second) = (bench.connect(), bench.connect());
+    begin(&mut bench, &memory, first, "GET a\n", 100);
+    begin(&mut bench, &memory, second, "GET a\n", 100);
+    let call = memory.borrow().calls;
+    memory.borrow_mut().faults = Faults::At(call, ErrorKind::Other);
+    bench.run();
+    for peer in [first, second] {
+        assert_eq!(bench.take(peer), "ERROR disk: other error\n");
+    }
+    assert_eq!(say(&mut bench, "GET a 400\n"), format!("FILE a 400 {}\n", hash(&[b'a'; 400])));
+}
+
 #[test]
 fn a_client_that_does_not_read_is_owed_no_more_than_the_high_mark() {
     let memory = Shared::default();

@@ -347,7 +347,8 @@ impl Shared {
     fn hash(&mut self, limits: &Limits) -> io::Result<bool> {
         let trip = &mut self.trip;
         if let Some(file) = trip.file.as_mut().filter(|_| trip.at < trip.here) {
-            trip.at = hash_some(file.as_mut(), &mut trip.hasher, trip.at, trip.here, &mut self.scratch, limits)?;
+            let (most, scratch) = (limits.files_budget_bytes, &mut self.scratch);
+            trip.at = hash_some(file.as_mut(), &mut trip.hasher, trip.at, trip.here, scratch, most)?;
             self.watch.moved(&trip.name, Step::Hashing, trip.at, trip.here);
         }
         let is_done = trip.at >= trip.here;
@@ -414,15 +415,22 @@ impl Shared {
             return Ok(Some(Outcome::Failed(why)));
         }
         match disk.rename(&part, &name, may_replace) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Some(there_already())),
-            // Somebody else has fetched it meanwhile: look again.
+            // Somebody else has put it there meanwhile: look again whether it is the same.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let _ = disk.remove(&part); // if it stays, it does no harm
+                return Ok(Some(Outcome::Again));
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Outcome::Again)),
             result => result?,
         }
         // Parts of what the file was once are of no use any more; if one stays, it does no harm either.
         let entries: Vec<_> = disk.list().into_iter().flatten().flatten().map(|(file, _)| file).collect();
         for old in entries.iter().filter(|file| part_of(file).is_some_and(|(of, _)| of == name)) {
-            let _ = disk.remove(old);
+            // One that somebody else writes is left: with its name gone, a third might begin another under it, and that one, not
+            // yet whole, would be given the file's name by the second.
+            if let Ok(_ours) = disk.open(old, Access::Extend) {
+                let _ = disk.remove(old);
+            }
         }
         Ok(Some(Outcome::Done(digest)))
     }

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 /// What whoever runs the server decides.
@@ -51,6 +51,8 @@ pub struct Store {
     uploads: Vec<Claim>,
     /// Who reads a file or the directory: `readers <= Limits::files_readers`.
     readers: usize,
+    /// What is being hashed to be sent; those that nobody waits for any longer are taken out with the next one.
+    jobs: Vec<Weak<RefCell<Job>>>,
     /// The latest at the back.
     hashes: VecDeque<(Version, Digest)>,
     /// For whatever is read; left as it happens to be.
@@ -96,7 +98,7 @@ pub(super) struct Upload {
     there: u64,
     hasher: Sha256,
     /// The whole file is there already, under its name, and this is it.
-    stored: Option<Version>,
+    stored: Option<Facts>,
     /// When its part goes, if it stays one.
     expires: Moment,
     /// It was whole in an earlier turn.
@@ -137,22 +139,68 @@ impl Upload {
     }
 }
 
+/// One version of a file that is being hashed, for all downloads that wait for it: each goes on with it when its turn comes. It
+/// goes with the last of them.
+///
+/// A client that has gone cannot be told from one that has ended its side and waits for the file. What it holds, a place among the
+/// readers, it holds until the hash is known and it is written to: however many ask for one file, as long as one hash takes.
+struct Job {
+    /// As they were before the first byte was read.
+    facts: Facts,
+    file: Shared,
+    hasher: Sha256,
+    at: u64,
+    outcome: Option<Result<Digest, Refused>>,
+}
+
+/// One file that is read by several, each at its own place.
+type Shared = Rc<RefCell<Box<dyn File>>>;
+
+impl Job {
+    /// Whether who asks now may have this hash. What was changed just before it began may have been changed again since, within
+    /// the same step of the clock.
+    fn may_be_joined(&self, facts: &Facts) -> bool {
+        self.outcome.is_none() && has_settled(&self.facts) && version(&self.facts) == version(facts)
+    }
+
+    /// Hashes so many bytes more, and what they are is known at the end. An error is the end as well: how much of that piece has
+    /// been hashed nobody knows.
+    fn go_on(&mut self, name: &str, scratch: &mut Vec<u8>, most: usize) {
+        let mut file = self.file.borrow_mut();
+        let size = self.facts.size;
+        self.outcome = match hash_some(file.as_mut(), &mut self.hasher, self.at, size, scratch, most) {
+            Ok(at) if at < size => {
+                self.at = at;
+                None
+            }
+            Ok(_) => Some(match file.facts() {
+                Ok(facts) if version(&facts) == version(&self.facts) => {
+                    Ok(Digest(self.hasher.clone().finalize().into()))
+                }
+                Ok(_) => Err(changing(name)),
+                Err(error) => Err(disk(error)),
+            }),
+            Err(error) => Some(Err(disk(error))),
+        };
+    }
+}
+
 /// One file on its way out.
 pub(super) struct Download {
     pub(super) name: String,
     pub(super) size: u64,
     facts: Facts,
-    file: Box<dyn File>,
-    /// Bytes hashed, and once the hash is known, bytes read to be sent.
+    file: Shared,
+    /// Bytes read to be sent, once the hash is known: `offset <= at <= size`.
     pub(super) at: u64,
-    pub(super) offset: u64,
-    hasher: Option<Sha256>,
+    /// Until the hash is known.
+    job: Option<Rc<RefCell<Job>>>,
 }
 
 impl Download {
     /// The hash is not known yet.
     pub(super) fn is_being_hashed(&self) -> bool {
-        self.hasher.is_some()
+        self.job.is_some()
     }
 }
 
@@ -171,6 +219,7 @@ impl Store {
             parts: Vec::new(),
             uploads: Vec::new(),
             readers: 0,
+            jobs: Vec::new(),
             hashes: VecDeque::new(),
             scratch: Vec::new(),
         };
@@ -202,7 +251,7 @@ impl Store {
             }
         }
         (self.count, self.bytes, self.counted, self.parts) = (count, bytes, now, parts);
-        self.drop_oldest(limits);
+        self.drop_least(limits);
         Ok(())
     }
 
@@ -210,7 +259,7 @@ impl Store {
     fn expire(&mut self, now: Moment, limits: &Limits) {
         let disk = &mut self.disk;
         self.parts.retain(|part| part.expires > now || disk.remove(&part.file).is_err_and(|error| !is_gone(&error)));
-        self.drop_oldest(limits);
+        self.drop_least(limits);
     }
 
     /// Bytes of files, parts but this one, and what uploads may still write.
@@ -284,7 +333,7 @@ impl Store {
                     at,
                     there,
                     hasher,
-                    stored: Some(version(&facts)),
+                    stored: Some(facts),
                     expires,
                     has_waited,
                 };
@@ -353,16 +402,16 @@ impl Store {
     /// Hashes more of what was there before, at most a turn's share. Fails when that is not what it was said to be.
     pub(super) fn catch_up(&mut self, upload: &mut Upload, limits: &Limits) -> Result<(), Refused> {
         let (at, there, mut hasher) = (upload.at, upload.there, std::mem::take(&mut upload.hasher));
-        let scratch = &mut self.scratch;
-        upload.at = upload.with(|file| hash_some(file, &mut hasher, at, there, scratch, limits))?;
+        let (share, scratch) = (self.share(limits), &mut self.scratch);
+        upload.at = upload.with(|file| hash_some(file, &mut hasher, at, there, scratch, share))?;
         upload.hasher = hasher;
         if let Some(stored) = upload.stored.filter(|_| !upload.is_catching_up()) {
             let facts = upload.with(|file| file.facts())?;
-            if version(&facts) != stored {
+            if version(&facts) != version(&stored) {
                 return Err(changing(&upload.name));
             }
             let digest = Digest(upload.hasher.clone().finalize().into());
-            self.remember(&facts, digest, limits);
+            self.remember(&stored, digest, limits);
             if upload.digest != Some(digest) {
                 return Err(exists(&upload.name));
             }
@@ -376,7 +425,7 @@ impl Store {
         if let Some(stored) = upload.stored {
             self.uploads.retain(|claim| claim.name != upload.name);
             // It may have gone, or become another, while it was looked at.
-            if self.disk.facts(&upload.name).map_err(disk)?.is_none_or(|facts| version(&facts) != stored) {
+            if self.disk.facts(&upload.name).map_err(disk)?.is_none_or(|facts| version(&facts) != version(&stored)) {
                 return Err(changing(&upload.name));
             }
             return upload.digest.ok_or_else(|| exists(&upload.name));
@@ -424,7 +473,8 @@ impl Store {
         if upload.is_lost() {
             return;
         }
-        if upload.stored.is_some() || upload.digest.is_none() {
+        let has_bytes = upload.at.max(upload.there) > 0;
+        if upload.stored.is_some() || upload.digest.is_none() || !has_bytes {
             return self.discard(upload);
         }
         self.uploads.retain(|claim| claim.name != upload.name);
@@ -442,11 +492,12 @@ impl Store {
         }
     }
 
-    fn drop_oldest(&mut self, limits: &Limits) {
+    /// The smallest go first: many that cost their sender nothing must not drive out one that is nearly whole.
+    fn drop_least(&mut self, limits: &Limits) {
         while self.parts.len() > limits.files_parts {
-            let oldest = self.parts.iter().enumerate().min_by_key(|(_, part)| part.expires);
-            let Some((oldest, _)) = oldest else { return };
-            let part = self.parts.swap_remove(oldest);
+            let least = self.parts.iter().enumerate().min_by_key(|(_, part)| (part.bytes, part.expires));
+            let Some((least, _)) = least else { return };
+            let part = self.parts.swap_remove(least);
             let _ = self.disk.remove(&part.file); // if it stays, the next count finds it
         }
     }
@@ -454,38 +505,59 @@ impl Store {
     /// Begins to send a file from `offset` on.
     pub(super) fn get(&mut self, name: &str, offset: u64, limits: &Limits) -> Result<Download, Refused> {
         self.check_readers(limits)?;
-        self.plain(name)?;
-        let mut file = self.disk.open(name, Access::Read).map_err(disk)?;
-        let facts = file.facts().map_err(disk)?;
+        let job = self.job(name)?;
+        let (facts, file) = (job.borrow().facts, job.borrow().file.clone());
         let size = facts.size;
         if offset > size {
             return Err(refused("offset", format!("{name} has {size} bytes")));
         }
         self.readers += 1;
-        Ok(Download { name: name.to_string(), size, facts, file, at: 0, offset, hasher: Some(Sha256::new()) })
+        Ok(Download { name: name.to_string(), size, facts, file, at: offset, job: Some(job) })
+    }
+
+    /// The job of hashing a file as it is now: the one that others wait for already, or a new one.
+    fn job(&mut self, name: &str) -> Result<Rc<RefCell<Job>>, Refused> {
+        let facts = self.plain(name)?;
+        self.jobs.retain(|job| job.strong_count() > 0);
+        let mut jobs = self.jobs.iter().filter_map(Weak::upgrade);
+        if let Some(job) = jobs.find(|job| job.borrow().may_be_joined(&facts)) {
+            return Ok(job);
+        }
+        let mut file = self.disk.open(name, Access::Read).map_err(disk)?;
+        let facts = file.facts().map_err(disk)?;
+        let file = Rc::new(RefCell::new(file));
+        let job = Rc::new(RefCell::new(Job { facts, file, hasher: Sha256::new(), at: 0, outcome: None }));
+        self.jobs.push(Rc::downgrade(&job));
+        Ok(job)
+    }
+
+    /// How many bytes each may hash that has a turn: together they hash no more than one of them would alone.
+    fn share(&self, limits: &Limits) -> usize {
+        let downloads: usize = self.jobs.iter().map(Weak::strong_count).sum();
+        let many = downloads + self.uploads.len(); // not all of which hash
+        (limits.files_budget_bytes / many.max(1)).max(1)
     }
 
     /// Hashes more of a file, at most a turn's share. Returns the hash once it is known: then its bytes can be read.
     pub(super) fn hash(&mut self, download: &mut Download, limits: &Limits) -> Result<Option<Digest>, Refused> {
-        let Some(hasher) = &mut download.hasher else { return Ok(None) };
-        let digest = match known(&self.hashes, &download.facts) {
+        let Some(job) = &download.job else { return Ok(None) };
+        let digest = match self.known(&download.facts) {
             Some(digest) => digest,
             None => {
-                let (file, scratch) = (download.file.as_mut(), &mut self.scratch);
-                download.at = hash_some(file, hasher, download.at, download.size, scratch, limits).map_err(disk)?;
-                if download.at < download.size {
-                    return Ok(None);
+                let (share, job) = (self.share(limits), &mut *job.borrow_mut());
+                if job.outcome.is_none() {
+                    job.go_on(&download.name, &mut self.scratch, share);
+                    if let Some(Ok(digest)) = job.outcome {
+                        self.remember(&job.facts, digest, limits);
+                    }
                 }
-                let facts = download.file.facts().map_err(disk)?;
-                if version(&facts) != version(&download.facts) {
-                    return Err(changing(&download.name));
+                match &job.outcome {
+                    None => return Ok(None),
+                    Some(outcome) => outcome.clone()?,
                 }
-                let digest = Digest(hasher.clone().finalize().into());
-                self.remember(&download.facts, digest, limits);
-                digest
             }
         };
-        (download.hasher, download.at) = (None, download.offset);
+        download.job = None;
         Ok(Some(digest))
     }
 
@@ -494,7 +566,8 @@ impl Store {
         let left = usize::try_from(download.size - download.at).unwrap_or(usize::MAX);
         self.scratch.resize(limits.files_budget_bytes, 0);
         let most = most.min(left).min(self.scratch.len());
-        match download.file.read_at(download.at, &mut self.scratch[..most])? {
+        let read = download.file.borrow_mut().read_at(download.at, &mut self.scratch[..most]);
+        match read? {
             0 if most > 0 => Err(ErrorKind::UnexpectedEof.into()),
             count => {
                 download.at += count as u64;
@@ -544,13 +617,13 @@ impl Store {
     }
 
     fn known(&self, facts: &Facts) -> Option<Digest> {
-        known(&self.hashes, facts)
+        self.hashes.iter().find(|(of, _)| *of == version(facts)).map(|(_, digest)| *digest)
     }
 
-    /// Remembers the hash of a file that others may write: not if it has changed within the last second, for another change
-    /// within the clock's step would not be seen.
+    /// Remembers the hash of a file that others may write, whose facts these were before it was hashed: not if another change
+    /// would not be seen.
     fn remember(&mut self, facts: &Facts, digest: Digest, limits: &Limits) {
-        if facts.age >= Duration::from_secs(1) {
+        if has_settled(facts) {
             self.keep_hash(facts, digest, limits);
         }
     }
@@ -569,8 +642,9 @@ impl std::fmt::Debug for Store {
     }
 }
 
-fn known(hashes: &VecDeque<(Version, Digest)>, facts: &Facts) -> Option<Digest> {
-    hashes.iter().find(|(of, _)| *of == version(facts)).map(|(_, digest)| *digest)
+/// Whether another change would be seen. False of what has changed within the last second: that may be one step of the clock.
+fn has_settled(facts: &Facts) -> bool {
+    facts.age >= Duration::from_secs(1)
 }
 
 fn is_gone(error: &io::Error) -> bool {
@@ -589,18 +663,17 @@ fn exists(name: &str) -> Refused {
     refused("exists", format!("{name} is there already with other content"))
 }
 
-/// Hashes from `at` to `end`, but no more than a turn's share; returns how far it came.
+/// Hashes from `at` to `end`, but no more than `most` bytes; returns how far it came.
 pub(super) fn hash_some(
     file: &mut dyn File,
     hasher: &mut Sha256,
     mut at: u64,
     end: u64,
     scratch: &mut Vec<u8>,
-    limits: &Limits,
+    most: usize,
 ) -> io::Result<u64> {
-    scratch.resize(limits.files_budget_bytes, 0);
-    let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(scratch.len());
-    let mut left = most;
+    let mut left = usize::try_from(end - at).unwrap_or(usize::MAX).min(most);
+    scratch.resize(left.max(scratch.len()), 0);
     while left > 0 {
         match file.read_at(at, &mut scratch[..left])? {
             0 => return Err(ErrorKind::UnexpectedEof.into()),
