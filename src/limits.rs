@@ -255,6 +255,12 @@ impl Limits {
     /// How long a filter waits for the end of its input once the server has ended. 1 s: whoever writes has to be scheduled.
     pub const END_GRACE: Duration = Duration::from_secs(1);
 
+    /// A name that is taken when a client is back is asked for again after so long. 3 s.
+    pub const NICK_AGAIN: Duration = Duration::from_secs(3);
+
+    /// And so often. 10 times, 30 s: a server whose client vanished gives that up after 25 s.
+    pub const NICK_TRIES: u32 = 10;
+
     /// How long a peer can be silent before the heartbeat closes it: interval + timeout x (retries + 1).
     pub fn patience(&self) -> Duration {
         self.heartbeat_interval + self.heartbeat_timeout * (self.heartbeat_retries + 1)

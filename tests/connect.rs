@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Client, Output, Process, Ran, Server, command, run, until, within_patience};
+use common::{Client, Output, Process, Ran, Server, command, not_run, run, until, within_patience};
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
@@ -139,6 +139,14 @@ fn expect_a_stall(process: &Process, told: &Receiver<()>) {
 /// `connect` with pipes that the test uses itself.
 fn piped(address: &str) -> (Process, ChildStdin, ChildStdout) {
     let mut process = Process::spawn(command(&["connect", address]).stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let (stdin, stdout) = (process.take_stdin(), process.take_stdout());
+    (process, stdin, stdout)
+}
+
+/// The same, and its standard error is kept.
+fn piped_with_stderr(address: &str) -> (Process, ChildStdin, ChildStdout) {
+    let mut command = command(&["connect", address]);
+    let mut process = Process::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
     let (stdin, stdout) = (process.take_stdin(), process.take_stdout());
     (process, stdin, stdout)
 }
@@ -324,6 +332,44 @@ fn datagrams_and_websockets_carry_lines_too() {
 }
 
 #[test]
+fn where_nobody_takes_datagrams_the_next_address_has_them() {
+    let Ok(socket) = UdpSocket::bind("[::1]:0") else { return not_run("a name with two addresses", "no IPv6") };
+    let port = socket.local_addr().expect("an address").port().to_string();
+    let server = thread::spawn(move || {
+        let mut bytes = [0; 100];
+        let mut heard = Vec::new();
+        for _ in 0..3 {
+            let (count, from) = socket.recv_from(&mut bytes).expect("a datagram");
+            heard.push(String::from_utf8_lossy(&bytes[..count]).into_owned());
+            socket.send_to(b"heard", from).expect("it is sent");
+        }
+        heard
+    });
+    let ran = filter(b"a\nb\n", &["--nick", "ann", &format!("udp:{port}")]);
+    assert_eq!((ran.code, &*ran.stdout, &*ran.stderr), (Some(0), "heard\nheard\nheard\n", ""));
+    assert_eq!(server.join().expect("no panic"), ["/nick ann", "a", "b"], "each once");
+}
+
+#[test]
+fn an_output_that_nobody_reads_ends_it_quietly_and_other_failures_are_named() {
+    let server = Server::echo(&[]);
+    let address = server.address().to_string();
+    let (mut process, mut stdin, stdout) = piped_with_stderr(&address);
+    drop(stdout);
+    stdin.write_all(b"a\n").expect("it is read");
+    assert_eq!((process.wait().code(), &*Output::collect(process.take_stderr()).all()), (Some(1), ""));
+    let full = File::options().write(true).open("/dev/full").expect("a device");
+    let mut process =
+        Process::spawn(command(&["connect", &address]).stdin(file(b"a\n")).stdout(full).stderr(Stdio::piped()));
+    let stderr = Output::collect(process.take_stderr());
+    assert_eq!(process.wait().code(), Some(1));
+    assert_eq!(stderr.all(), "oneloop: cannot write to standard output: No space left on device\n");
+    let directory = File::open("/").expect("a directory");
+    let ran = run(command(&["connect", &address]).stdin(directory));
+    assert_eq!((ran.code, &*ran.stderr), (Some(1), "oneloop: cannot read standard input: Is a directory\n"));
+}
+
+#[test]
 fn each_line_is_a_datagram_and_each_datagram_a_line() {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let target = format!("udp:{}", socket.local_addr().expect("an address"));
@@ -347,6 +393,7 @@ struct Terminal {
     process: Process,
     keyboard: File,
     screen: Output,
+    stderr: Output,
 }
 
 impl Terminal {
@@ -364,11 +411,13 @@ impl Terminal {
         let path = path.to_str().expect("ASCII").to_string();
         let terminal = File::options().read(true).write(true).open(path).expect("the other end");
         let output = terminal.try_clone().expect("a descriptor");
-        let process = Process::spawn(command.stdin(terminal).stdout(output).stderr(Stdio::null()).env("TERM", "xterm"));
+        let mut process =
+            Process::spawn(command.stdin(terminal).stdout(output).stderr(Stdio::piped()).env("TERM", "xterm"));
         command.stdin(Stdio::null()).stdout(Stdio::null()); // it keeps what it was given
+        let stderr = Output::collect(process.take_stderr());
         let keyboard: File = keyboard.into();
         let screen = Output::collect(keyboard.try_clone().expect("a descriptor"));
-        Terminal { process, keyboard, screen }
+        Terminal { process, keyboard, screen, stderr }
     }
 
     fn press(&mut self, keys: &str) {
@@ -456,6 +505,29 @@ fn a_lost_connection_comes_back_with_its_name_and_room() {
     }
 }
 
+/// On a terminal, with a connection that was lost and nobody to connect to again.
+fn disconnected() -> Terminal {
+    let (address, server) = served(|stream| drop((&stream).write_all(b"bye\n")));
+    let terminal = Terminal::connect(&[&address]);
+    server.join().expect("no panic");
+    terminal.screen.until("; trying again in ");
+    terminal
+}
+
+#[test]
+fn without_a_connection_ctrl_d_ends_it_at_once_and_so_does_a_signal() {
+    let mut terminal = disconnected();
+    terminal.press("\x04");
+    assert_eq!((terminal.process.wait().code(), &*terminal.stderr.all()), (Some(0), ""));
+    assert!(terminal.is_cooked(), "the terminal is as it was");
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let mut terminal = disconnected();
+        terminal.process.signal(signal);
+        assert_eq!((terminal.process.wait().code(), &*terminal.stderr.all()), (Some(0), ""), "{signal:?}");
+        assert!(terminal.is_cooked(), "the terminal is as it was");
+    }
+}
+
 #[test]
 fn without_reconnection_a_terminal_ends_as_well() {
     let mut server = chat();
@@ -522,6 +594,18 @@ fn an_interrupted_filter_has_not_come_to_its_end() {
     assert_eq!(process.wait().code(), Some(1));
     let mut client: Client = server.client();
     assert_eq!(client.ask("and the server goes on"), "echo: and the server goes on");
+    // Nor has one that waits for its server, and there is no more to be said of it.
+    let (go, may_go) = channel::<()>();
+    let (address, server) = served(move |stream| may_go.recv().map(|()| drop(stream)));
+    let (mut process, mut stdin, _, stderr) = connect(&[&address]);
+    let (sent, told) = channel();
+    let writer = thread::spawn(move || while stdin.write_all(&piece(0)).is_ok() && sent.send(()).is_ok() {});
+    while told.recv_timeout(Duration::from_millis(300)).is_ok() {} // where it is too short, the test tests less, and passes
+    process.signal(Signal::TERM);
+    assert_eq!((process.wait().code(), &*stderr.all()), (Some(1), ""));
+    go.send(()).expect("the server waits");
+    server.join().expect("no panic").expect("it was told");
+    writer.join().expect("no panic");
 }
 
 #[test]

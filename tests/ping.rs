@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Process, Ran, Server, command, receive, run, udp_client};
+use common::{Process, Ran, Server, command, receive, run, udp_client, until};
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, UdpSocket};
@@ -98,6 +98,18 @@ fn where_nothing_answers_the_status_is_1() {
 }
 
 #[test]
+fn whoever_never_answers_a_handshake_is_not_kept() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let target = format!("ws://{}/", silent.local_addr().expect("an address"));
+    let (ping, stdout, _) = Process::heard(&mut command(&["ping", "--interval", "10ms", "--timeout", "20ms", &target]));
+    stdout.lines(3, "nothing for 20ms");
+    let before = ping.descriptors();
+    stdout.lines(40, "nothing for 20ms");
+    let after = ping.descriptors();
+    assert!(after < before + 8, "{before} descriptors have become {after}");
+}
+
+#[test]
 fn what_is_no_websocket_server_is_said_to_be_none() {
     let server = server();
     let web = server.places.iter().find(|(name, _)| name == "web").expect("it is on").1;
@@ -186,6 +198,22 @@ fn ctrl_c_ends_it_with_the_summary() {
     assert_eq!(ping.wait().code(), Some(1));
     assert!(stdout.all().ends_with("0 sent, 0 answered, 0.0% lost\n"), "{}", stdout.all());
     drop(udp_client(at));
+}
+
+#[test]
+fn an_output_that_is_not_read_does_not_keep_it() {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let target = format!("udp:{}", socket.local_addr().expect("an address"));
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    writer.write_all(&[b'x'; 64 << 10]).expect("as much as a pipe takes");
+    let mut ping = Process::spawn(command(&["ping", &target]).stdout(writer));
+    let mut bytes = [0; 16];
+    let (_, from) = socket.recv_from(&mut bytes).expect("a question");
+    socket.send_to(b"PONG", from).expect("it is sent");
+    until("it to sleep", || ping.state() == "S");
+    ping.signal(Signal::TERM);
+    assert!(ping.wait().code().is_some(), "whatever it had to say");
+    drop(reader);
 }
 
 #[test]

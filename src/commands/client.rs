@@ -3,9 +3,11 @@
 use crate::config::Address;
 use crate::config::client::{Scheme, Target};
 use crate::limits::Limits;
-use crate::net::mio::{MioNet, stop_signals};
+use crate::net::Net;
+use crate::net::mio::{MioNet, stop_signals, terminal_stop_signals};
 use crate::protocol::client::{Route, Way};
 use crate::reactor::Reactor;
+use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
@@ -47,12 +49,20 @@ pub(super) fn limits(connect_timeout: Duration) -> Limits {
     }
 }
 
-/// A loop with nothing in it that SIGINT and SIGTERM end, and what is wanted of its network before that is gone into it.
+/// What ends a client, as something to watch. That is SIGHUP, too, on a terminal; elsewhere it stays what whoever started the
+/// program made of it, such as `nohup`.
+pub(super) fn signals() -> Result<<MioNet as Net>::Signals, String> {
+    let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    let signals = if is_terminal { terminal_stop_signals() } else { stop_signals() };
+    signals.map_err(|error| format!("cannot watch for signals: {error}"))
+}
+
+/// A loop with nothing in it that those signals end, and what is wanted of its network before that is gone into it.
 pub(super) fn reactor<T>(
     limits: Limits,
     prepare: impl FnOnce(&mut MioNet) -> T,
 ) -> Result<(Reactor<MioNet>, T), String> {
-    let signals = stop_signals().map_err(|error| format!("cannot watch for signals: {error}"))?;
+    let signals = signals()?;
     let mut net = MioNet::new(&limits).map_err(|error| format!("cannot create the poll: {error}"))?;
     let prepared = prepare(&mut net);
     let mut reactor = Reactor::new(net, limits);

@@ -54,6 +54,7 @@ pub fn run(asked: &Asked) -> Result<bool, String> {
         let ended = reactor.turn().map_err(|error| format!("the poll failed: {error}"))?;
         let session = session.borrow();
         match &session.outcome {
+            Some(_) if session.is_over && session.is_unread => return Ok(false),
             Some(outcome) if session.is_over => return outcome.clone().map(|()| true),
             // A user who wants no more has come to the end; what a filter was to do is not done.
             _ if ended.is_some() => return Ok(is_terminal),

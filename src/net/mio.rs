@@ -305,9 +305,23 @@ fn open(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socke
 /// # Errors
 /// No descriptor is left, or the system refuses the handler.
 pub fn stop_signals() -> io::Result<UnixStream> {
+    signals(&[signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])
+}
+
+/// The same with SIGHUP: for a program whose terminal is to be as it was, whatever ends it.
+///
+/// # Errors
+/// As [`stop_signals`].
+#[cfg(feature = "client")]
+pub fn terminal_stop_signals() -> io::Result<UnixStream> {
+    signals(&[signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP])
+}
+
+fn signals(which: &[i32]) -> io::Result<UnixStream> {
     let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
     reader.set_nonblocking(true)?;
-    signal_hook::low_level::pipe::register(signal_hook::consts::SIGINT, writer.try_clone()?)?;
-    signal_hook::low_level::pipe::register(signal_hook::consts::SIGTERM, writer)?;
+    for signal in which {
+        signal_hook::low_level::pipe::register(*signal, writer.try_clone()?)?;
+    }
     Ok(UnixStream::from_std(reader))
 }

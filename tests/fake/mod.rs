@@ -1,5 +1,5 @@
 //! A network in memory with a clock that moves only when the loop would sleep: the real loop on it, to the microsecond.
-//! Small on purpose: no faults, one listener, streams whose send buffers the test sizes.
+//! Small on purpose: no faults but an end without a word, one listener, streams whose send buffers the test sizes.
 
 #![allow(dead_code)] // each test file uses a part of this
 
@@ -56,6 +56,8 @@ struct Peer {
     /// Bytes that the send buffer still takes.
     room: usize,
     full: bool,
+    /// Nothing is read there any more.
+    broken: bool,
     half_closed: bool,
     dropped: bool,
     /// What came of it, if the loop dialed.
@@ -173,6 +175,9 @@ impl Net for FakeNet {
         let mut world = self.0.borrow_mut();
         let peer = &mut world.peers[socket.index];
         assert!(!peer.half_closed, "nothing is written behind our end");
+        if peer.broken {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
         let count = peer.room.min(bytes.len());
         if count == 0 {
             peer.full = true;
@@ -343,6 +348,13 @@ impl Bench {
         if room > 0 && std::mem::take(&mut world.peers[peer].full) {
             world.edge(peer, false, true);
         }
+    }
+
+    /// Whoever writes to the peer from here on is told that nobody is there, and the loop does what follows.
+    pub(crate) fn break_off(&mut self, peer: usize) {
+        self.world.borrow_mut().peers[peer].broken = true;
+        self.world.borrow_mut().edge(peer, true, true);
+        self.run();
     }
 
     /// An edge that means nothing.

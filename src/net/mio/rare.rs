@@ -163,15 +163,25 @@ impl Console {
 
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let stdin = io::stdin();
-        let ready = self.input.ready(stdin.as_fd(), PollFlags::IN)?;
-        Ok(rustix::io::read(ready, buffer)?)
+        let ready = self.input.ready(stdin.as_fd(), PollFlags::IN);
+        let count = ready.and_then(|ready| Ok(rustix::io::read(ready, buffer)?));
+        count.map_err(|error| named("read standard input", error))
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let stdout = io::stdout();
         let most = if matches!(self.output, Way::Ask) { ASKED_WRITE_BYTES } else { bytes.len() };
-        let ready = self.output.ready(stdout.as_fd(), PollFlags::OUT)?;
-        Ok(rustix::io::write(ready, &bytes[..bytes.len().min(most)])?)
+        let ready = self.output.ready(stdout.as_fd(), PollFlags::OUT);
+        let count = ready.and_then(|ready| Ok(rustix::io::write(ready, &bytes[..bytes.len().min(most)])?));
+        count.map_err(|error| named("write to standard output", error))
+    }
+}
+
+/// Says which of the two it was that failed. What is only to be done again later stays as it is.
+fn named(what: &str, error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::Interrupted => error,
+        kind => io::Error::new(kind, format!("cannot {what}: {error}")),
     }
 }
 

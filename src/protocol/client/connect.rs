@@ -18,7 +18,7 @@ use crate::time::Moment;
 use crate::wire::websocket::{Opcode, push_masked};
 use memchr::memchr;
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -63,6 +63,13 @@ pub struct Session {
     since: Option<Moment>,
     /// Why the connection ended; the agent has yet to see to that.
     lost: Option<String>,
+    /// It was one of datagrams, and nobody was there to be heard: what was to be said there.
+    refused: Option<Queue>,
+    /// How often more the name is asked for again that was taken when the connection was back, and whether it is to be now.
+    pub(super) nick_tries: u32,
+    pub(super) wants_nick: bool,
+    /// Nobody reads what we write any more. That is the reader's right, and nothing needs to be said of it.
+    pub is_unread: bool,
     /// How it all ended.
     pub outcome: Option<Result<(), String>>,
     /// The console has shown everything and is gone.
@@ -91,6 +98,10 @@ impl Session {
             was_connected: false,
             since: None,
             lost: None,
+            refused: None,
+            nick_tries: 0,
+            wants_nick: false,
+            is_unread: false,
             outcome: None,
             is_over: false,
             columns: 80,
@@ -104,6 +115,16 @@ impl Session {
 
     pub(super) fn end_with(&mut self, outcome: Result<(), String>) {
         self.outcome.get_or_insert(outcome);
+    }
+
+    /// The name was taken. When a connection is lost without a word, that may be by the one before, until the server has given that up.
+    pub(super) fn try_nick_again(&mut self, context: &mut Context<'_>) {
+        if self.nick_tries > 0
+            && let Some(agent) = self.agent
+        {
+            (self.nick_tries, self.wants_nick) = (self.nick_tries - 1, true);
+            context.wake(agent);
+        }
     }
 }
 
@@ -134,6 +155,7 @@ impl Dialer {
             said_end: false,
             at_line_start: true,
             owes_pong: false,
+            unheard: None,
         };
         self.session.borrow().settings.route.dial(context, self.address, Box::new(link));
         self.tried += 1;
@@ -143,10 +165,15 @@ impl Dialer {
     fn lost(&mut self, context: &mut Context<'_>, why: &str) {
         let mut session = self.session.borrow_mut();
         let name = session.settings.route.name.clone();
-        let lived = session.since.take();
-        if lived.is_none() {
+        let (lived, refused) = (session.since.take(), session.refused.take());
+        (*context.deadline, session.wants_nick) = (None, false);
+        if lived.is_none() || refused.is_some() {
             self.address += 1;
             if self.tried < session.settings.route.addresses.len() {
+                if let Some(mut again) = refused {
+                    again.push(session.up.as_slice());
+                    session.up = again;
+                }
                 drop(session);
                 return self.dial(context);
             }
@@ -194,6 +221,8 @@ impl Protocol for Dialer {
         let lost = self.session.borrow_mut().lost.take();
         if let Some(why) = lost {
             self.lost(context, &why);
+        } else if self.session.borrow().wants_nick {
+            *context.deadline = Some(context.now + Limits::NICK_AGAIN);
         }
     }
 
@@ -203,6 +232,14 @@ impl Protocol for Dialer {
             session.end_with(Err(sentence));
             if let Some(console) = session.console {
                 context.wake(console);
+            }
+        } else if let Some(link) = session.link {
+            if std::mem::take(&mut session.wants_nick)
+                && !session.input_ended
+                && let Some(nick) = session.settings.nick.clone()
+            {
+                session.up.push(format!("/nick {nick}\n").as_bytes());
+                context.wake(link);
             }
         } else if session.outcome.is_none() {
             drop(session);
@@ -238,13 +275,17 @@ struct Link {
     /// What was sent last ended a line; and if it did not, whether a PONG waits for the line's end.
     at_line_start: bool,
     owes_pong: bool,
+    /// Of datagrams, what was sent while nothing has been heard: a socket is open at once, whether anybody is there or not. If
+    /// nobody is, it is said to the next address.
+    unheard: Option<Queue>,
 }
 
 impl Link {
     /// Lines can be sent from here on: name and room first, then what waits.
     fn ready(&mut self, context: &mut Context<'_>) {
-        {
+        let greeting = {
             let mut session = self.session.borrow_mut();
+            session.nick_tries = if session.was_connected { Limits::NICK_TRIES } else { 0 };
             (session.link, session.link_is_full) = (Some(context.id), false);
             (session.was_connected, session.since) = (true, Some(context.now));
             let waiting = std::mem::take(&mut session.up);
@@ -254,14 +295,20 @@ impl Link {
                     session.up.push(format!("{command}{name}\n").as_bytes());
                 }
             }
+            let greeting = session.up.len();
             session.up.push(waiting.as_slice());
+            self.unheard = (session.settings.route.way == Way::Datagrams).then(Queue::default);
             let name = session.settings.route.name.clone();
             session.notices.push(format!("connected to {name}"));
             if let Some(console) = session.console {
                 context.wake(console);
             }
-        }
+            greeting
+        };
         self.pass_on(context);
+        if let Some(unheard) = &mut self.unheard {
+            unheard.consume(greeting); // that is said each time anyway
+        }
     }
 
     /// Sends what the console has, and looks whether it may send more itself.
@@ -285,6 +332,11 @@ impl Link {
                     }
                     context.outbox.push(&bytes[line..]);
                     self.at_line_start = bytes.ends_with(b"\n");
+                    if let Some(unheard) = &mut self.unheard {
+                        unheard.push(bytes);
+                    }
+                    let most = context.limits.outbox_high_bytes; // so much without an answer is not said twice
+                    self.unheard = self.unheard.take().filter(|unheard| unheard.len() < most);
                 }
             }
             session.link_is_full = context.outbox.len() >= context.limits.outbox_high_bytes;
@@ -392,6 +444,7 @@ impl Protocol for Link {
     }
 
     fn bytes(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> usize {
+        self.unheard = None;
         let is_ready = self.session.borrow().link == Some(context.id);
         if is_ready && !self.said_end {
             self.heartbeat.heard(context);
@@ -485,6 +538,9 @@ impl Protocol for Link {
         // What it ended before everything was sent has not come to its end.
         let mut session = self.session.borrow_mut();
         session.server_ended &= session.is_leaving;
+        if error.kind() == ErrorKind::ConnectionRefused {
+            session.refused = self.unheard.take();
+        }
     }
 
     fn closed(&mut self, _: Close) {

@@ -7,7 +7,7 @@ use crate::close::Close;
 use crate::protocol::{Context, Protocol};
 use crate::wire::line::{Line, LineDecoder};
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -35,7 +35,12 @@ impl Console {
             Some(screen) => {
                 screen.columns = session.columns;
                 screen.show(down.as_slice(), &notices, context.limits.max_line_bytes, context.outbox);
-                let Settled { nick, room } = screen.settled();
+                let Settled { nick, room, taken } = screen.settled();
+                if nick.is_some() {
+                    (session.nick_tries, session.wants_nick) = (0, false);
+                } else if taken.is_some() && taken == session.settings.nick {
+                    session.try_nick_again(context);
+                }
                 let settings = &mut session.settings;
                 (settings.nick, settings.room) = (nick.or(settings.nick.take()), room.or(settings.room.take()));
             }
@@ -51,16 +56,19 @@ impl Console {
             }
             return context.close(Close::Bye);
         }
-        // Who types is heard between connections, too: one line waits for the next, and Ctrl-D ends it all.
-        let is_there = session.link.is_some() || self.screen.is_some();
-        let may_pass_on = is_there && session.up.is_empty() && !session.link_is_full;
-        let may_read = (may_pass_on || session.unless_ended.is_some()) && !session.input_ended;
-        *context.busy = !may_read;
+        let may_pass_on = session.link.is_some() && session.up.is_empty() && !session.link_is_full;
+        let may_read = may_pass_on || self.may_keep(context, &session) || session.unless_ended.is_some();
+        *context.busy = session.input_ended || !may_read;
+    }
+
+    /// Who types is heard between connections, too: some lines wait for the next, and Ctrl-D ends it all.
+    fn may_keep(&self, context: &Context<'_>, session: &Session) -> bool {
+        self.screen.is_some() && session.link.is_none() && session.up.len() < context.limits.outbox_high_bytes
     }
 
     /// Has the connection take what is there now. Nothing more is read before it has.
     fn pass_on(&self, context: &mut Context<'_>, session: &Session) {
-        *context.busy = true;
+        *context.busy = session.input_ended || !self.may_keep(context, session);
         if let Some(link) = session.link {
             context.wake(link);
         }
@@ -146,7 +154,14 @@ impl Protocol for Console {
             context.close(Close::Bye);
             bytes.len()
         } else if self.screen.is_some() {
-            self.typed(context, bytes)
+            let mut consumed = self.typed(context, bytes);
+            while consumed < bytes.len() && !context.is_full() && !context.is_closing() {
+                match self.typed(context, &bytes[consumed..]) {
+                    0 => break,
+                    used => consumed += used,
+                }
+            }
+            consumed
         } else {
             self.filter(context, bytes)
         }
@@ -189,8 +204,12 @@ impl Protocol for Console {
     }
 
     fn failed(&mut self, error: &io::Error) {
-        let why = words(error);
-        self.session.borrow_mut().end_with(Err(format!("cannot use standard input and output: {why}")));
+        let mut session = self.session.borrow_mut();
+        session.is_unread = error.kind() == ErrorKind::BrokenPipe;
+        // Even if it had come to its end: what could not be shown is not done.
+        if !matches!(session.outcome, Some(Err(_))) {
+            session.outcome = Some(Err(words(error)));
+        }
     }
 
     fn closed(&mut self, _: Close) {

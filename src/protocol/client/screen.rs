@@ -37,6 +37,7 @@ impl Key {
     pub(super) fn read(bytes: &[u8]) -> Option<(Key, usize)> {
         let key = match *bytes.first()? {
             b'\r' | b'\n' => Key::Enter,
+            b'\t' => Key::Char('\t'), // of what is pasted
             0x7f | 0x08 => Key::Backspace,
             0x01 => Key::Home,
             0x02 => Key::Left,
@@ -104,6 +105,8 @@ const ERASE_ROW: &[u8] = b"\r\x1b[K";
 pub(super) struct Settled {
     pub(super) nick: Option<String>,
     pub(super) room: Option<String>,
+    /// A name that somebody else has.
+    pub(super) taken: Option<String>,
 }
 
 /// What is on the terminal.
@@ -155,6 +158,9 @@ impl Screen {
 
     /// Remembers what the server says one is called and where one is, to ask for the same again.
     fn settle(&mut self, line: &str) {
+        if let Some(name) = line.strip_prefix("ERROR name: ").and_then(|rest| rest.strip_suffix(" is taken")) {
+            self.settled.taken = Some(name.to_string());
+        }
         let Some(told) = line.strip_prefix("INFO you are ") else { return };
         match told.strip_prefix("in ") {
             Some(room) => self.settled.room = Some(room.strip_suffix(" already").unwrap_or(room).to_string()),
@@ -189,7 +195,7 @@ impl Screen {
             Key::Enter => {
                 let line: String = std::mem::take(&mut self.line).into_iter().collect();
                 (self.cursor, self.recalled) = (0, None);
-                self.print(&format!("{PROMPT}{line}"), "");
+                self.print(&format!("{PROMPT}{}", line.replace('\t', " ")), "");
                 if !line.is_empty() && self.history.last() != Some(&line) {
                     self.history.push(line.clone());
                     if self.history.len() > HISTORY {
@@ -257,11 +263,14 @@ impl Screen {
             behind += width(self.line[last]);
             last += 1;
         }
-        let visible: String = self.line[first..last].iter().collect();
+        // A tab is sent as one, and shown as the one column that is reckoned for it.
+        let drawn =
+            |chars: &[char]| chars.iter().map(|char| if *char == '\t' { ' ' } else { *char }).collect::<String>();
+        let visible = drawn(&self.line[first..last]);
         out.push(visible.as_bytes());
         if behind > 0 {
             // Not so many columns to the left: how wide the terminal draws a character is its own business.
-            let before: String = self.line[first..self.cursor].iter().collect();
+            let before = drawn(&self.line[first..self.cursor]);
             out.push(format!("\r{PROMPT}{before}").as_bytes());
         }
     }
@@ -315,7 +324,8 @@ mod tests {
             ("one two  \x17three\r", "one three"),
             ("garbage\x15abc\r", "abc"),
             ("abcgarbage\x1b[D\x1b[D\x1b[D\x1b[D\x1b[D\x1b[D\x1b[D\x0b\r", "abc"),
-            ("\x1b[5~\x1b[1;5C\ta\x1bxb\x00c\r", "abc"),
+            ("\x1b[5~\x1b[1;5Ca\x1bxb\x00c\r", "abc"),
+            ("a\tb\r", "a\tb"),
             ("gr\u{fc}n \u{1f600}\x7f\u{4e2d}\r", "gr\u{fc}n \u{4e2d}"),
         ] {
             assert_eq!(typed(&mut Screen::new(false), keys).0, [line], "{keys:?}");
@@ -347,6 +357,7 @@ mod tests {
         assert_eq!(typed(&mut screen, "8").1, "2345678");
         assert_eq!(typed(&mut screen, "\x01").1, "1234567\r> ");
         assert_eq!(typed(&mut screen, "\x05\x15\u{4e2d}\u{4e2d}\u{4e2d}\u{4e2d}").1, "\u{4e2d}\u{4e2d}\u{4e2d}");
+        assert_eq!(typed(&mut screen, "\x15a\tb\x02").1, "a b\r> a ", "a tab is as wide as a blank");
         screen.columns = 0;
         typed(&mut screen, "x");
     }
