@@ -62,6 +62,7 @@
 //! | `protocol.rs` | the contract of the machines |
 //! | `protocol/` | the machines: `echo.rs`, `chat.rs`, `datagram.rs`, `web.rs` with `web/socket.rs` and the pages, `files.rs` with `files/store.rs`, what its connections share, and `files/courier.rs`, the other side; `text.rs` and `heartbeat.rs`, what they share; `client.rs` and `client/`, those of `connect` and `ping` |
 //! | `services.rs` | the registry: one line per service |
+//! | `standard.rs` | standard input, output and error, without ever waiting |
 //! | `net.rs` | the one seam to the world, as a trait |
 //! | `net/mio.rs` | the only file that names mio or the system's monotonic clock; with `net/mio/rare.rs`: the console, and datagrams as a stream |
 //! | `reactor.rs` | the loop; in `reactor/`, `slot.rs` and `stream.rs` are what it keeps in its slots, `doors.rs` who comes in, `errands.rs` what machines ask of each other, `stop.rs` how it ends, `notices.rs` what it says in the log |
@@ -95,6 +96,8 @@ pub mod disk;
 pub mod protocol;
 
 pub mod services;
+
+mod standard;
 
 pub mod net;
 

@@ -2,12 +2,13 @@
 //! The only place with a wall clock. Touches standard error.
 
 use crate::limits::Limits;
+use crate::standard::Way;
 use env_logger::{Builder, Target};
 use log::LevelFilter;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
-use std::fs::File;
+use rustix::event::PollFlags;
+use rustix::fs::OFlags;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Lines that standard error did not take, since the start.
@@ -34,49 +35,15 @@ pub fn start(level: Option<LevelFilter>, otherwise: LevelFilter) {
         let (time, level) = (line.timestamp_millis(), record.level());
         writeln!(line, "{time} {level:<5} {}", record.args())
     });
-    builder.target(Target::Pipe(Box::new(Stderr { way: Way::to_stderr(), unsaid: 0, torn: false }))).init();
+    builder
+        .target(Target::Pipe(Box::new(Stderr {
+            way: Way::to(io::stderr().as_fd(), OFlags::WRONLY),
+            unsaid: 0,
+            torn: false,
+        })))
+        .init();
     if let Some(error) = wrong {
         log::warn!("RUST_LOG was left out: {error} (try RUST_LOG=debug)");
-    }
-}
-
-/// How to write without ever waiting.
-#[derive(Debug)]
-enum Way {
-    /// Opened anew and non-blocking. The inherited descriptor is not touched, for the shell shares it.
-    Own(File),
-    /// The inherited one, after asking whether it has room. For sockets, which cannot be opened anew.
-    Ask,
-    /// The inherited one as it is. A regular file always takes what it is given, and must keep the offset that it shares
-    /// with standard output.
-    Inherited,
-}
-
-impl Way {
-    fn to_stderr() -> Way {
-        match fstat(io::stderr()).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
-            Ok(FileType::RegularFile) => Way::Inherited,
-            Ok(FileType::Fifo | FileType::CharacterDevice) => {
-                let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-                open("/proc/self/fd/2", flags, Mode::empty()).map_or(Way::Ask, |own| Way::Own(own.into()))
-            }
-            _ => Way::Ask,
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Way::Own(file) => file.write(bytes),
-            Way::Inherited => io::stderr().write(bytes),
-            Way::Ask => {
-                let stderr = io::stderr();
-                let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
-                match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? {
-                    0 => Err(io::ErrorKind::WouldBlock.into()),
-                    _ => io::stderr().write(bytes),
-                }
-            }
-        }
     }
 }
 
@@ -91,12 +58,17 @@ struct Stderr {
 }
 
 impl Stderr {
+    fn write_some(&self, bytes: &[u8]) -> io::Result<usize> {
+        let stderr = io::stderr();
+        Ok(rustix::io::write(self.way.ready(stderr.as_fd(), PollFlags::OUT)?, bytes)?)
+    }
+
     fn line(&mut self, line: &[u8]) {
         if self.torn {
-            let Ok(1..) = self.way.write(b"\n") else { return self.lose() };
+            let Ok(1..) = self.write_some(b"\n") else { return self.lose() };
             self.torn = false;
         }
-        match self.way.write(line) {
+        match self.write_some(line) {
             Ok(count) if count == line.len() => (),
             Ok(0) | Err(_) => self.lose(),
             Ok(_) => {

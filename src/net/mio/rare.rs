@@ -1,18 +1,18 @@
 //! What may stand where a TCP connection does, for the clients: the console, and a datagram socket that speaks in lines.
 //! Touches descriptors, through mio and rustix.
 
+use crate::standard::Way;
 use memchr::memchr;
 use mio::event::Source as _;
 use mio::net::UdpSocket;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::event::PollFlags;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
-use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// A stream that is none of TCP.
 #[derive(Debug)]
@@ -60,64 +60,17 @@ impl Rare {
     }
 }
 
-/// How one of the standard streams is used without ever waiting for it.
-#[derive(Debug)]
-enum Way {
-    /// Opened anew and non-blocking. The inherited descriptor is not touched, for the shell shares it.
-    Own(File),
-    /// The inherited one, after asking whether it is ready. For sockets, which cannot be opened anew.
-    Ask,
-    /// The inherited one as it is. A regular file is always ready, and must keep the offset that it shares with others.
-    Inherited,
-}
-
-impl Way {
-    fn to(standard: BorrowedFd<'_>, flags: OFlags) -> Way {
-        match fstat(standard).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
-            Ok(FileType::RegularFile) => Way::Inherited,
-            Ok(FileType::Fifo | FileType::CharacterDevice) => {
-                let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-                let path = format!("/proc/self/fd/{}", standard.as_raw_fd());
-                open(path, flags, Mode::empty()).map_or(Way::Ask, |own| Way::Own(own.into()))
-            }
-            _ => Way::Ask,
-        }
-    }
-
-    /// The descriptor, once it is ready.
-    fn ready<'a>(&'a self, standard: BorrowedFd<'a>, flags: PollFlags) -> io::Result<BorrowedFd<'a>> {
-        match self {
-            Way::Own(file) => Ok(file.as_fd()),
-            Way::Inherited => Ok(standard),
-            Way::Ask => {
-                let mut fds = [PollFd::new(&standard, flags)];
-                match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? {
-                    0 => Err(ErrorKind::WouldBlock.into()),
-                    _ => Ok(standard),
-                }
-            }
-        }
-    }
-
-    fn fd(&self, standard: BorrowedFd<'_>) -> i32 {
-        match self {
-            Way::Own(file) => file.as_raw_fd(),
-            Way::Ask | Way::Inherited => standard.as_raw_fd(),
-        }
-    }
-
-    /// Whether the poll takes it: a regular file and `/dev/null` it refuses, for they are always ready.
-    fn register(
-        &self,
-        standard: BorrowedFd<'_>,
-        registry: &Registry,
-        token: Token,
-        what: Interest,
-    ) -> io::Result<bool> {
-        match registry.register(&mut SourceFd(&self.fd(standard)), token, what) {
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::PERM) => Ok(false),
-            result => result.map(|()| true),
-        }
+/// Whether the poll takes it: a regular file and `/dev/null` it refuses, for they are always ready.
+fn register(
+    way: &Way,
+    standard: BorrowedFd<'_>,
+    registry: &Registry,
+    token: Token,
+    what: Interest,
+) -> io::Result<bool> {
+    match registry.register(&mut SourceFd(&way.fd(standard)), token, what) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::PERM) => Ok(false),
+        result => result.map(|()| true),
     }
 }
 
@@ -146,8 +99,8 @@ impl Console {
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let (stdin, stdout) = (io::stdin(), io::stdout());
-        self.watched[0] = self.input.register(stdin.as_fd(), registry, token, Interest::READABLE)?;
-        self.watched[1] = self.output.register(stdout.as_fd(), registry, token, Interest::WRITABLE)?;
+        self.watched[0] = register(&self.input, stdin.as_fd(), registry, token, Interest::READABLE)?;
+        self.watched[1] = register(&self.output, stdout.as_fd(), registry, token, Interest::WRITABLE)?;
         Ok(())
     }
 
