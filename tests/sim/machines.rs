@@ -428,6 +428,7 @@ impl World {
         let is_web = self.clients[pipe.client].service.is_web();
         let stops = self.stopped_at.is_some();
         let is_spare = if stops { spare > self.spare_before } else { context.standing.is_spare };
+        self.spare_before = spare; // the next one of this turn is judged by itself
         assert!(!is_spare || is_web && open == limits.max_connections, "let in over the limit: {open} are served");
         self.lives[life].is_spare = is_spare;
         if is_spare {
