@@ -45,12 +45,4 @@ impl Way {
             }
         }
     }
-
-    /// The descriptor to watch.
-    pub(crate) fn fd(&self, standard: BorrowedFd<'_>) -> i32 {
-        match self {
-            Way::Own(file) => file.as_raw_fd(),
-            Way::Ask | Way::Inherited => standard.as_raw_fd(),
-        }
-    }
 }

@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// A stream that is none of TCP.
 #[derive(Debug)]
@@ -60,6 +60,14 @@ impl Rare {
     }
 }
 
+/// The descriptor to watch.
+fn fd(way: &Way, standard: BorrowedFd<'_>) -> i32 {
+    match way {
+        Way::Own(file) => file.as_raw_fd(),
+        Way::Ask | Way::Inherited => standard.as_raw_fd(),
+    }
+}
+
 /// Whether the poll takes it: a regular file and `/dev/null` it refuses, for they are always ready.
 fn register(
     way: &Way,
@@ -68,7 +76,7 @@ fn register(
     token: Token,
     what: Interest,
 ) -> io::Result<bool> {
-    match registry.register(&mut SourceFd(&way.fd(standard)), token, what) {
+    match registry.register(&mut SourceFd(&fd(way, standard)), token, what) {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::PERM) => Ok(false),
         result => result.map(|()| true),
     }
@@ -105,7 +113,7 @@ impl Console {
     }
 
     pub(super) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        let fds = [self.input.fd(io::stdin().as_fd()), self.output.fd(io::stdout().as_fd())];
+        let fds = [fd(&self.input, io::stdin().as_fd()), fd(&self.output, io::stdout().as_fd())];
         for (fd, watched) in fds.into_iter().zip(std::mem::take(&mut self.watched)) {
             if watched {
                 registry.deregister(&mut SourceFd(&fd))?;
