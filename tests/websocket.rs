@@ -6,6 +6,7 @@
 mod common;
 
 use common::{Answer, Client, PATIENCE, Server, until};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -1406,4 +1407,31 @@ fn a_handshake_that_is_none_is_answered_in_http() {
         raw.send(TEXT, b"hi");
         raw.expect(TEXT, b"hi");
     }
+}
+
+#[test]
+fn many_small_questions_of_somebody_who_does_not_read_are_answered_up_to_the_mark() {
+    let server = Server::web(&["--write-timeout", "60s"]);
+    let raw = Raw::open(&server, "/chat");
+    let mut stream = raw.client.stream();
+    stream.set_nonblocking(true).expect("a socket");
+    // Each is eleven bytes, and its answer two hundred.
+    let questions = frame(TEXT, b"/help").repeat(4096);
+    let mut at = 0;
+    loop {
+        match stream.write(&questions[at..]) {
+            Ok(count) => at = (at + count) % questions.len(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // Time is only how it is noticed that nobody takes any more.
+                let wait = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+                if poll(&mut [PollFd::new(&stream, PollFlags::OUT)], Some(&wait)).expect("poll") == 0 {
+                    break;
+                }
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    // An outbox of 256 KiB and an answer, and a read that waits: not what six thousand questions in it would be answered.
+    let queued = server.metric("oneloop_queued_bytes");
+    assert!((64 * KIB as u64..400 * KIB as u64).contains(&queued), "{queued} bytes wait");
 }
